@@ -1,0 +1,95 @@
+# `make help` lists the targets. Everything is installed into .venv; nothing else on the machine is touched.
+
+PYTHON ?= python3
+VENV ?= .venv
+# Test processes; JOBS=0 runs the tests in one process, as a debugger needs.
+JOBS ?= 2
+# Tests to run and options for pytest: make test TESTS=tests/core PYTEST_ARGS="-x -k tool"
+TESTS ?=
+PYTEST_ARGS ?=
+
+# Threads that wait for work must not spin: it costs more than half of a small machine.
+export OMP_WAIT_POLICY = passive
+export TOKENIZERS_PARALLELISM = false
+export PIP_DISABLE_PIP_VERSION_CHECK = 1
+
+BIN := $(VENV)/bin
+EXTRAS_RUN := serve,trl,data,view
+EXTRAS_DEV := $(EXTRAS_RUN),dev
+# What the benchmark of the server compares with; in an environment of its own.
+FASTMCP := 4.1.2
+INSTALLED_RUN := $(VENV)/.installed-run
+INSTALLED_DEV := $(VENV)/.installed-dev
+
+.DEFAULT_GOAL := help
+.PHONY: help quickstart test check fuzz conformance interop bench bench-serving constraints install install-dev clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@echo "  Another interpreter: make PYTHON=python3.12 <target>. One test process: make test JOBS=0."
+
+quickstart: $(INSTALLED_RUN) ## install, then train a small policy on two environments and print what it learned
+	$(BIN)/gymrail train recipes/grpo/quickstart.yaml
+
+test: check ## run every check and every test, as continuous integration does
+	GYMRAIL_FORBID_SKIPS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(PYTEST_ARGS) $(TESTS)
+
+check: $(INSTALLED_DEV) ## lint, formatting and types, without running tests
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+
+fuzz: $(INSTALLED_DEV) ## send 10,000 made-up requests to the server; none may be answered with a 5xx
+	GYMRAIL_FUZZ_REQUESTS=10000 $(BIN)/python -m pytest $(PYTEST_ARGS) tests/core/serving/test_schemathesis.py
+
+conformance: $(INSTALLED_DEV) ## run the official MCP conformance suite against `gymrail serve`; npm installs it into .interop once
+	$(BIN)/python -m tests.conformance.run
+
+interop: $(INSTALLED_DEV) ## play and serve episodes with other people's software; installs it into .interop once (1-2 GB)
+	GYMRAIL_INTEROP=1 $(BIN)/python -m pytest $(PYTEST_ARGS) $(or $(TESTS),tests/interop)
+
+bench: $(INSTALLED_DEV) ## measure rollouts per second, CPU and memory, as ratios to a bare loop
+	$(BIN)/python benchmarks/rollouts.py
+
+bench-serving: $(INSTALLED_DEV) .interop/fastmcp/installed-$(FASTMCP) ## measure tool calls over HTTP and MCP, beside FastAPI and FastMCP
+	$(BIN)/python benchmarks/serving.py
+
+install: $(INSTALLED_RUN) ## install what the quickstart needs
+install-dev: $(INSTALLED_DEV) ## install what the tests and the benchmark need too
+
+constraints: $(INSTALLED_DEV) ## write constraints.txt from what is installed
+	VENV=$(VENV) scripts/constraints
+
+clean: ## remove .venv, builds and caches; runs/ stays
+	rm -rf $(VENV) build dist .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+NAME_ANOTHER = Name another interpreter: make PYTHON=python3.12 $(MAKECMDGOALS)
+
+# pip is the last thing that venv puts in place, so a broken-off attempt is repeated.
+$(BIN)/pip:
+	@command -v $(PYTHON) >/dev/null || { echo "There is no '$(PYTHON)' here. $(NAME_ANOTHER)" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	    echo "'$(PYTHON)' is $$($(PYTHON) --version 2>&1); Gymrail needs 3.11 or newer. $(NAME_ANOTHER)" >&2; exit 1; }
+	@echo "Creating $(VENV) with $$($(PYTHON) --version) ..."
+	@$(PYTHON) -m venv $(VENV)
+
+define pip_install
+	@echo "Installing $(1) into $(VENV) (1-2 GB on disk, 2-3 minutes the first time) ..."
+	@start=$$(date +%s); $(BIN)/python -m pip install --quiet --editable '.[$(1)]' --constraint constraints.txt \
+	    && echo "Installed in $$(( $$(date +%s) - start )) s."
+	@touch $@
+endef
+
+.interop/fastmcp/installed-$(FASTMCP):
+	@echo "Installing fastmcp $(FASTMCP) into .interop/fastmcp ..."
+	@$(PYTHON) -m venv .interop/fastmcp
+	@.interop/fastmcp/bin/python -m pip install --quiet fastmcp==$(FASTMCP) uvloop httptools
+	@touch $@
+
+$(INSTALLED_RUN): pyproject.toml constraints.txt | $(BIN)/pip
+	$(call pip_install,$(EXTRAS_RUN))
+
+$(INSTALLED_DEV): pyproject.toml constraints.txt | $(BIN)/pip
+	$(call pip_install,$(EXTRAS_DEV))
+	@touch $(INSTALLED_RUN)

@@ -1,0 +1,36 @@
+"""Train on Gymrail environments with TRL.
+
+`RolloutFunction` plays our agents over the trainer's live policy (GRPO); `environment_factory` gives TRL's own loop our
+environments; `reward_function` is a plain reward for single-turn ones; `train` runs a recipe.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+try:
+    import trl  # noqa: F401
+except ImportError as error:
+    raise ImportError("The TRL adapter needs TRL, Transformers and torch: pip install 'gymrail[trl]'") from error
+
+_HOMES = {
+    "RolloutFunction": "gymrail_trl.rollout",
+    "environment_dataset": "gymrail_trl.environment",
+    "environment_factory": "gymrail_trl.environment",
+    "group_dataset": "gymrail_trl.dataset",
+    "groups_needed": "gymrail_trl.dataset",
+    "make_tiny_policy": "gymrail_trl.tiny",
+    "reward_dataset": "gymrail_trl.reward",
+    "reward_function": "gymrail_trl.reward",
+    "train": "gymrail_trl.train",
+}
+
+__all__ = sorted(_HOMES)  # pyright: ignore[reportUnsupportedDunderAll]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'gymrail_trl' has no attribute {name!r}")
+    import importlib
+
+    return getattr(importlib.import_module(_HOMES[name]), name)

@@ -1,0 +1,105 @@
+"""GRPO on a mixture, from a recipe."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from gymrail.agents.tool_loop import ToolLoop
+from gymrail.data.mixture import Mixture
+from gymrail.errors import InputError
+from gymrail.recipe import Recipe
+from gymrail.rollout import Rollout
+from gymrail.spec import EnvironmentSpec
+from gymrail_trl.dataset import group_dataset, groups_needed
+from gymrail_trl.rollout import RolloutFunction
+from gymrail_trl.stages import Policy, last_checkpoint, limits_of, mixture_of, sampling_of
+
+FINGERPRINT = "mixture.txt"
+
+
+def check_config(args: Any) -> None:
+    """Refuse settings under which a run could not be resumed, or would not end.
+
+    Raises:
+        InputError: with the value to use.
+    """
+    if args.max_steps <= 0:
+        raise InputError(
+            "settings.max_steps is not set; a mixture has no epochs, so say how many optimiser steps to train."
+        )
+    window = args.steps_per_generation * args.num_iterations
+    if window % args.gradient_accumulation_steps:
+        raise InputError(
+            f"settings.steps_per_generation * num_iterations is {window}; it must be a multiple of "
+            f"gradient_accumulation_steps ({args.gradient_accumulation_steps})."
+        )
+    steps = window // args.gradient_accumulation_steps
+    if str(args.save_strategy.value) == "steps" and int(args.save_steps) % steps:
+        raise InputError(
+            f"settings.save_steps is {args.save_steps:g}; one batch of rollouts serves {steps} optimiser steps, so "
+            f"save every multiple of {steps}, or a restart would cut a batch in two."
+        )
+
+
+def run_grpo(
+    recipe: Recipe,
+    policy: Policy,
+    specs: Sequence[EnvironmentSpec],
+    args: Any,
+    *,
+    record: Callable[[Rollout], None],
+    callbacks: Sequence[Any] = (),
+    lora: Any = None,
+) -> list[dict[str, Any]]:
+    """Train the policy in place and return the trainer's log."""
+    from transformers import PrinterCallback
+    from trl.trainer.grpo_trainer import GRPOTrainer
+
+    mixture = mixture_of(recipe, specs)
+    checkpoints = Path(args.output_dir)
+    _check_fingerprint(mixture, checkpoints)
+    mixtures = {"train": mixture}
+    held_out = None
+    if args.eval_strategy != "no" and recipe.evaluation is not None:
+        mixtures["validation"] = mixture_of(recipe, specs, recipe.evaluation.split)
+        held_out = group_dataset(mixtures["validation"], "validation", recipe.evaluation.tasks)
+    rollouts = RolloutFunction(
+        mixtures,
+        agent=ToolLoop(recipe.agent.max_steps),
+        limits=limits_of(recipe),
+        sampling=sampling_of(recipe),
+        context_length=recipe.sampling.context_length,
+        concurrency=recipe.agent.concurrency,
+        retries=recipe.agent.retries,
+        train_truncated=recipe.train_truncated,
+        record=record,
+    )
+    trainer = GRPOTrainer(
+        model=policy.model,
+        args=args,
+        reward_funcs=[rollouts.reward],
+        rollout_func=rollouts,
+        train_dataset=group_dataset(mixture, "train", groups_needed(args)),
+        eval_dataset=held_out,
+        processing_class=policy.tokenizer,
+        peft_config=lora,
+        callbacks=list(callbacks),
+    )
+    trainer.remove_callback(PrinterCallback)
+    trainer.train(resume_from_checkpoint=last_checkpoint(checkpoints))
+    policy.model = trainer.accelerator.unwrap_model(trainer.model)
+    return list(trainer.state.log_history)
+
+
+def _check_fingerprint(mixture: Mixture, checkpoints: Path) -> None:
+    """A checkpoint goes on with the mixture that it was made with."""
+    file = checkpoints / FINGERPRINT
+    if file.is_file() and last_checkpoint(checkpoints) and file.read_text(encoding="utf-8") != mixture.fingerprint:
+        raise InputError(
+            f"The mixture (environments, weights, seed or code) changed since the checkpoints in {checkpoints} were "
+            "made, so their data order cannot be continued. Give the run a new name, or restore the mixture."
+        )
+    checkpoints.mkdir(parents=True, exist_ok=True)
+    file.write_text(mixture.fingerprint, encoding="utf-8")

@@ -1,0 +1,240 @@
+"""GRPO through TRL's `rollout_func`: our agents play episodes over the trainer's live policy.
+
+    rollouts = RolloutFunction({"train": mixture}, sampling=Sampling(max_output_tokens=64))
+    GRPOTrainer(model, reward_funcs=[rollouts.reward], rollout_func=rollouts, train_dataset=group_dataset(mixture,
+    "train", 1000), ...)
+
+Token ids and log-probs are those that were sampled; tool results and user turns are masked. A rollout that failed is
+never reward 0: it is played again where its failure may pass, and otherwise masked and left out of its group's mean.
+TRL accepts wrong masks and lengths in silence, so everything is checked here before it is handed over.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from collections import Counter, defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from gymrail.agents.tool_loop import Agent
+from gymrail.collect.runner import Job, collect
+from gymrail.data.mixture import Mixture
+from gymrail.episode import DEFAULT_LIMITS, Limits
+from gymrail.errors import GymrailError, InputError
+from gymrail.models.token_model import DEFAULT_SAMPLING, Sampling, TokenModel
+from gymrail.play import DEFAULT_AGENT
+from gymrail.rollout import Rollout
+from gymrail.tokens import TokenError, TokenSequence, last_sequence
+from gymrail_trl.policy import live_policy
+
+logger = logging.getLogger("gymrail.trl")
+
+TASK_KEY = "gymrail_task"
+"""The key on a prompt's last message that says which group of which mixture it is; TRL carries message keys through
+untouched."""
+
+
+class RolloutFunction:
+    """What `GRPOTrainer(rollout_func=...)` calls, and the reward function that goes with it."""
+
+    def __init__(
+        self,
+        mixtures: Mapping[str, Mixture],
+        *,
+        agent: Agent = DEFAULT_AGENT,
+        limits: Limits = DEFAULT_LIMITS,
+        sampling: Sampling = DEFAULT_SAMPLING,
+        context_length: int | None = None,
+        concurrency: int = 256,
+        retries: int = 1,
+        train_truncated: bool = True,
+        record: Callable[[Rollout], None] | None = None,
+    ) -> None:
+        """
+        Args:
+            mixtures: where groups come from, by the split's name in the dataset ("train", "validation").
+            context_length: tokens of a whole episode; the checkpoint's own limit by default.
+            retries: how often an episode that failed for a passing reason is played again.
+            train_truncated: train rollouts that ran out of a budget with the reward they earned; False masks them.
+            record: called with every finished rollout, such as `RunDirectory.record`.
+        """
+        self.mixtures = dict(mixtures)
+        self.agent = agent
+        self.limits = limits
+        self.sampling = sampling
+        self.context_length = context_length
+        self.concurrency = concurrency
+        self.retries = retries
+        self.train_truncated = train_truncated
+        self.record = record
+        self.last_rollouts: list[Rollout] = []
+        """The latest batch, in the order of its prompts."""
+        self._policy: tuple[Any, TokenModel] | None = None
+
+    def __call__(self, prompts: Sequence[Any], trainer: Any) -> dict[str, list[Any]]:
+        """Play one episode per prompt (TRL repeats the prompts of a group) and return TRL's columns, row for row."""
+        if getattr(trainer, "tools", None):
+            raise InputError(
+                "GRPOTrainer was given tools or environment_factory too; TRL would run its own loop on top. Pass one."
+            )
+        if self._policy is None or self._policy[0] is not trainer:
+            self._policy = (trainer, live_policy(trainer, self.sampling, self.context_length))
+        jobs = self._jobs(prompts, trainer)
+        self.last_rollouts = run_blocking(self._play(jobs, self._policy[1], trainer.state.global_step))
+        tokenizer = getattr(trainer, "_tokenizer", trainer.processing_class)
+        return self.to_columns(self.last_rollouts, tokenizer.eos_token_id)
+
+    def _jobs(self, prompts: Sequence[Any], trainer: Any) -> list[Job]:
+        start = trainer.accelerator.process_index * len(prompts)
+        generations = trainer.num_generations if trainer.model.training else trainer.num_generations_eval
+        jobs = []
+        for position, prompt in enumerate(prompts):
+            key = prompt[-1].get(TASK_KEY) if isinstance(prompt, list) and prompt else None
+            if key is None:
+                raise InputError(
+                    f"A prompt has no {TASK_KEY!r}; make the dataset with group_dataset(mixture, split, groups)."
+                )
+            split, _, index = str(key).rpartition(":")
+            if split not in self.mixtures:
+                raise InputError(
+                    f"The dataset names the mixture {split!r}; this RolloutFunction has {sorted(self.mixtures)}."
+                )
+            group = self.mixtures[split].group(int(index))
+            jobs.append(Job(group.spec, group.task, int(index), (start + position) % generations))
+        return jobs
+
+    async def _play(self, jobs: Sequence[Job], model: TokenModel, step: int) -> list[Rollout]:
+        slots: dict[tuple[int, int], list[int]] = defaultdict(list)
+        for position, job in enumerate(jobs):
+            slots[job.task_index, job.repeat].append(position)
+        rollouts: list[Rollout | None] = [None] * len(jobs)
+
+        def keep(rollout: Rollout) -> None:
+            rollouts[slots[rollout.task_index, rollout.repeat].pop()] = rollout
+
+        def record(rollout: Rollout) -> None:
+            rollout.metrics["train_step"] = step
+            if self.record is not None:
+                self.record(rollout)
+
+        await collect(
+            jobs,
+            model,
+            agent=self.agent,
+            limits=self.limits,
+            concurrency=self.concurrency,
+            retries=self.retries,
+            record=record,
+            on_rollout=keep,
+        )
+        finished = [rollout for rollout in rollouts if rollout is not None]
+        assert len(finished) == len(jobs), f"{len(jobs)} rollouts asked, {len(finished)} came back"
+        return finished
+
+    def to_columns(self, rollouts: Sequence[Rollout], eos_token_id: int) -> dict[str, list[Any]]:
+        """Turn rollouts into TRL's columns; one that cannot be trained on becomes a masked row without a reward."""
+        columns: dict[str, list[Any]] = {
+            name: [] for name in ("prompt_ids", "completion_ids", "logprobs", "env_mask", "gymrail_reward")
+        }
+        for rollout in rollouts:
+            row = self._row(rollout)
+            sequence = row or TokenSequence([eos_token_id], [eos_token_id], [0], [0.0])
+            _check(sequence, rollout)
+            columns["prompt_ids"].append(sequence.prompt_ids)
+            columns["completion_ids"].append(sequence.completion_ids)
+            columns["logprobs"].append(sequence.log_probs)
+            columns["env_mask"].append(sequence.mask)
+            columns["gymrail_reward"].append(rollout.reward if row is not None else None)
+        return columns
+
+    def _row(self, rollout: Rollout) -> TokenSequence | None:
+        if not rollout.is_trainable:
+            return None
+        if rollout.outcome is not None and rollout.outcome.status == "truncated" and not self.train_truncated:
+            return None
+        try:
+            sequence, left_out = last_sequence(rollout)
+        except TokenError as error:
+            # Context ran out before the first answer: there is nothing to train on.
+            logger.warning("Rollout masked: %s", error)
+            return None
+        if left_out:
+            rollout.metrics["prefix_breaks"] = left_out
+        return sequence
+
+    def reward(
+        self, completions: Sequence[Any], gymrail_reward: Sequence[float | None], log_metric: Any = None, **_: Any
+    ) -> list[float | None]:
+        """The reward function to give to the trainer: the verifiers' rewards, None for rollouts that have none."""
+        if len(gymrail_reward) != len(completions):
+            raise InputError(
+                "`reward` got rewards of another batch; use it together with the same object as rollout_func."
+            )
+        if log_metric is not None:
+            for name, value in batch_metrics(self.last_rollouts).items():
+                log_metric(name, value)
+        return list(gymrail_reward)
+
+
+def batch_metrics(rollouts: Sequence[Rollout]) -> dict[str, float]:
+    """Per-environment means of a batch, under `env/<name>/...`: reward, outcome shares, steps, tool calls and
+    errors, the verifier's numbers."""
+    metrics: dict[str, float] = {}
+    for name in sorted({rollout.environment for rollout in rollouts}):
+        mine = [rollout for rollout in rollouts if rollout.environment == name]
+        prefix = f"env/{name}"
+        metrics[f"{prefix}/share"] = len(mine) / len(rollouts)
+        statuses = Counter(rollout.outcome.status for rollout in mine if rollout.outcome)
+        for status in ("scored", "truncated", "failed"):
+            metrics[f"{prefix}/{status}"] = statuses[status] / len(mine)
+        calls = [call for rollout in mine for call in rollout.calls]
+        metrics[f"{prefix}/steps"] = sum(rollout.steps for rollout in mine) / len(mine)
+        metrics[f"{prefix}/tool_calls"] = len(calls) / len(mine)
+        if calls:
+            metrics[f"{prefix}/tool_errors"] = sum(call.is_error for call in calls) / len(calls)
+        judged = [rollout for rollout in mine if rollout.reward is not None]
+        numbers: dict[str, list[float]] = defaultdict(list)
+        for rollout in judged:
+            assert rollout.reward is not None
+            numbers["reward"].append(rollout.reward)
+            for key, value in rollout.reward_components.items():
+                numbers[f"components/{key}"].append(value)
+            for key, value in rollout.metrics.items():
+                if isinstance(value, int | float) and key != "train_step":
+                    numbers[key].append(float(value))
+        metrics |= {f"{prefix}/{key}": sum(values) / len(values) for key, values in numbers.items()}
+    return metrics
+
+
+def run_blocking(work: Any) -> Any:
+    """Run a coroutine to its end from plain code; in a thread of its own where a loop is running, as in a notebook."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(work)
+    outcome: list[Any] = []
+    failure: list[BaseException] = []
+
+    def target() -> None:
+        try:
+            outcome.append(asyncio.run(work))
+        except GymrailError as error:
+            failure.append(error)
+
+    thread = threading.Thread(target=target, name="gymrail-rollouts")
+    thread.start()
+    thread.join()
+    if failure:
+        raise failure[0]
+    if not outcome:
+        raise GymrailError("The rollouts broke; the traceback stands above.")
+    return outcome[0]
+
+
+def _check(sequence: TokenSequence, rollout: Rollout) -> None:
+    lengths = {len(sequence.completion_ids), len(sequence.mask), len(sequence.log_probs)}
+    assert len(lengths) == 1 and sequence.prompt_ids and sequence.completion_ids, (
+        f"rollout {rollout.id}: lengths {lengths}"
+    )

@@ -1,0 +1,222 @@
+"""What a training run is made of: load a policy, collect, fine-tune, evaluate. Each stage leaves its result in the
+run directory."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from gymrail.agents.tool_loop import ToolLoop
+from gymrail.collect.estimators import interval
+from gymrail.collect.run_directory import RunDirectory
+from gymrail.collect.runner import Job, collect
+from gymrail.data.export import preference_rows, sft_rows, to_dataset
+from gymrail.data.mixture import Member, Mixture
+from gymrail.episode import Limits
+from gymrail.errors import GymrailError, InputError
+from gymrail.models.build import build_model
+from gymrail.models.token_model import Sampling
+from gymrail.models.transformers import load_checkpoint, policy_model
+from gymrail.recipe import Recipe
+from gymrail.rollout import Rollout
+from gymrail.spec import EnvironmentSpec
+from gymrail_trl.tiny import TinyShape, make_tiny_policy
+
+
+class Policy:
+    """A loaded checkpoint."""
+
+    def __init__(self, recipe: Recipe, path: str) -> None:
+        """
+        Raises:
+            InputError: no checkpoint can be loaded from the path.
+        """
+        self.path = path
+        self.model, self.tokenizer = load_checkpoint(path, dtype=recipe.dtype)
+
+    def save(self, path: Path) -> str:
+        self.model.save_pretrained(path)
+        self.tokenizer.save_pretrained(path)
+        return str(path)
+
+
+def resolve_model(recipe: Recipe, specs: Sequence[EnvironmentSpec]) -> str:
+    """Return the checkpoint to start from; `tiny` is made on the spot."""
+    if recipe.model != "tiny":
+        return recipe.model
+    path = recipe.directory / "policy"
+    if not (path / "config.json").is_file():
+        make_tiny_policy(specs, path, shape=TinyShape(**recipe.tiny.model_dump()), seed=recipe.seed)
+    return str(path)
+
+
+def sampling_of(recipe: Recipe) -> Sampling:
+    return Sampling(recipe.sampling.temperature, recipe.sampling.top_p, recipe.sampling.max_output_tokens)
+
+
+def limits_of(recipe: Recipe) -> Limits:
+    return Limits(call_seconds=recipe.agent.call_seconds, episode_seconds=recipe.agent.episode_seconds)
+
+
+def mixture_of(recipe: Recipe, specs: Sequence[EnvironmentSpec], split: str | None = None) -> Mixture:
+    """Build the recipe's mixture, or the same shares of another split; profiles choose training tasks only."""
+    members = [
+        Member(spec, entry.weight, split)
+        if split is not None
+        else Member(
+            spec,
+            entry.weight,
+            entry.split,
+            entry.limit,
+            Path(entry.profile) if entry.profile else None,
+            entry.pass_rate,
+        )
+        for spec, entry in zip(specs, recipe.mixture, strict=True)
+    ]
+    return Mixture(members, seed=recipe.seed)
+
+
+def collect_teacher(recipe: Recipe, specs: Sequence[EnvironmentSpec], directory: Path) -> RunDirectory:
+    """Play the warm start's teacher over the mixture's training tasks."""
+    assert recipe.warm_start is not None
+    mixture = mixture_of(recipe, specs)
+    groups = (mixture.group(index) for index in range(recipe.warm_start.rollouts))
+    jobs = (Job(group.spec, group.task, group.index, 0) for group in groups)
+    return _collect(recipe, jobs, build_model(recipe.warm_start.teacher, seed=recipe.seed), directory, specs)
+
+
+def evaluate(
+    recipe: Recipe, policy: Policy, specs: Sequence[EnvironmentSpec], directory: Path
+) -> dict[str, dict[str, float]]:
+    """Measure held-out reward per environment: mean, 95% interval and how many rollouts failed."""
+    import torch
+
+    assert recipe.evaluation is not None
+    section = recipe.evaluation
+    torch.manual_seed(recipe.seed)
+    jobs = [
+        Job(spec, task, index, repeat)
+        for spec in specs
+        for index, task in enumerate(spec.tasks(section.split, limit=section.tasks, seed=recipe.seed))
+        for repeat in range(section.repeats)
+    ]
+    model = policy_model(
+        policy.model, policy.tokenizer, sampling=sampling_of(recipe), context_length=recipe.sampling.context_length
+    )
+    run = _collect(recipe, jobs, model, directory, specs)
+    return {
+        spec.name: _score([rollout for rollout in run.rollouts() if rollout.environment == spec.name]) for spec in specs
+    }
+
+
+def rows_from(recipe: Recipe, specs: Sequence[EnvironmentSpec], sources: Iterable[str], algorithm: str) -> Any:
+    """Read run directories and exported JSONL files into one dataset.
+
+    Raises:
+        InputError: a source does not exist, or nothing in them can be trained on.
+    """
+    rows: list[dict[str, Any]] = []
+    known = {spec.name: spec for spec in specs} or None
+    for source in sources:
+        path = Path(source)
+        if path.is_dir():
+            rollouts = RunDirectory.open(path).rollouts()
+            if algorithm == "sft":
+                rows += sft_rows(rollouts, specs=known, min_reward=recipe.min_reward)
+            else:
+                rows += map(_to_first_turn, preference_rows(rollouts, specs=known, margin=recipe.margin))
+        elif path.is_file():
+            with path.open(encoding="utf-8") as lines:
+                rows += (json.loads(line) for line in lines if line.strip())
+        else:
+            raise InputError(f"data: '{source}' is neither a run directory nor a JSONL file.")
+    if not rows:
+        raise InputError(
+            f"data: nothing in {list(sources)} can be trained on with min_reward={recipe.min_reward}, "
+            f"margin={recipe.margin}."
+        )
+    return to_dataset(rows)
+
+
+def _to_first_turn(row: dict[str, Any]) -> dict[str, Any]:
+    """Cut both sides of a pair to the answer in which they part.
+
+    TRL's DPO has no mask for tool messages and would train on the tools' words in all that follows.
+    """
+    return {**row, "chosen": row["chosen"][:1], "rejected": row["rejected"][:1]}
+
+
+def fine_tune(
+    policy: Policy, dataset: Any, config: Any, algorithm: str, callbacks: Sequence[Any], lora: Any = None
+) -> None:
+    """Run TRL's SFT or DPO trainer over the policy, in place."""
+    from transformers import PrinterCallback
+    from trl.trainer.dpo_trainer import DPOTrainer
+    from trl.trainer.sft_trainer import SFTTrainer
+
+    cls = SFTTrainer if algorithm == "sft" else DPOTrainer
+    trainer = cls(
+        model=policy.model,
+        args=config,
+        train_dataset=dataset,
+        processing_class=policy.tokenizer,
+        peft_config=lora,
+        callbacks=list(callbacks),
+    )
+    trainer.remove_callback(PrinterCallback)
+    trainer.train(resume_from_checkpoint=_checkpoint(config) if config.save_strategy != "no" else None)
+    policy.model = trainer.accelerator.unwrap_model(trainer.model)
+
+
+def last_checkpoint(directory: Path) -> str | None:
+    """Return the newest checkpoint in a trainer's output folder."""
+    from transformers.trainer_utils import get_last_checkpoint
+
+    return get_last_checkpoint(str(directory)) if directory.is_dir() else None
+
+
+def _checkpoint(config: Any) -> str | None:
+    return last_checkpoint(Path(config.output_dir))
+
+
+def _collect(
+    recipe: Recipe, jobs: Iterable[Job], model: Any, directory: Path, specs: Sequence[EnvironmentSpec]
+) -> RunDirectory:
+    config = {
+        "recipe": recipe.name,
+        "seed": recipe.seed,
+        "agent": recipe.agent.model_dump(),
+        "sampling": recipe.sampling.model_dump(),
+    }
+    with RunDirectory.create(directory, config, environments=specs, resume=True) as run:
+        summary = asyncio.run(
+            collect(
+                run.remaining(jobs),
+                model,
+                agent=ToolLoop(recipe.agent.max_steps),
+                limits=limits_of(recipe),
+                concurrency=recipe.agent.concurrency,
+                retries=recipe.agent.retries,
+                record=run.record,
+            )
+        )
+    if summary.asked and summary.failed == summary.asked:
+        failure = next((rollout.failure for rollout in run.rollouts() if rollout.failure), None)
+        shown = f"{failure.kind} at stage {failure.stage}: {failure.message}" if failure else "unknown"
+        raise GymrailError(
+            f"All {summary.asked} rollouts failed; the first: {shown}. See '{directory / 'failures.jsonl'}'."
+        )
+    return run
+
+
+def _score(rollouts: Sequence[Rollout]) -> dict[str, float]:
+    by_task: dict[int, list[float]] = {}
+    for rollout in rollouts:
+        if rollout.reward is not None:
+            by_task.setdefault(rollout.task_index, []).append(rollout.reward)
+    means = [sum(values) / len(values) for values in by_task.values()]
+    low, high = interval(means)
+    return {"mean": sum(means) / len(means) if means else float("nan"), "low": low, "high": high, "tasks": len(means)}

@@ -1,0 +1,222 @@
+"""`gymrail train` with TRL: a recipe from its first check to its last table."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import time
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from gymrail.collect.run_directory import RunDirectory
+from gymrail.errors import InputError
+from gymrail.recipe import Recipe
+from gymrail.rollout import Rollout
+from gymrail.spec import EnvironmentSpec
+from gymrail_trl.settings import build_config, check_versions
+
+STAGES = "stages.json"
+
+
+def train(recipe: Recipe) -> dict[str, Any]:
+    """Run a recipe and return its summary, which is also written to `<run>/metrics.json`.
+
+    Raises:
+        InputError: before anything loads: a wrong setting, an unknown environment, a missing package, an existing run
+        directory.
+    """
+    _quiet()
+    check_versions()
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise InputError(
+            "gymrail train runs in one process. For several GPUs launch a script of your own with accelerate: "
+            "RolloutFunction works on every rank, see docs/trl.md."
+        )
+    specs = recipe.specs()
+    run = _Run(recipe, specs)
+    try:
+        return run.train()
+    finally:
+        run.run.close()
+
+
+class _Run:
+    """One recipe being run. Finished stages are written down, so that `resume=true` goes on where the run stopped."""
+
+    def __init__(self, recipe: Recipe, specs: Sequence[EnvironmentSpec]) -> None:
+        from gymrail_trl.grpo import check_config
+
+        self.recipe = recipe
+        self.specs = specs
+        self.directory = recipe.directory
+        self.config = build_config(recipe, recipe.algorithm, recipe.settings, self.directory / "checkpoints")
+        if recipe.algorithm == "grpo":
+            check_config(self.config)
+        self.warm_config: Any = None
+        if recipe.warm_start is not None:
+            settings = {"save_strategy": "no", **recipe.warm_start.settings}
+            self.warm_config = build_config(recipe, "sft", settings, self.directory / "warm_start" / "checkpoints")
+        self.lora = _lora(recipe)
+        self.run = RunDirectory.create(
+            self.directory, recipe.model_dump(mode="json", exclude={"resume"}), environments=specs, resume=recipe.resume
+        )
+        self.stages: dict[str, Any] = _read(self.directory / STAGES)
+        self.started = time.monotonic()
+        self.rollouts = 0
+
+    def train(self) -> dict[str, Any]:
+        from gymrail_trl.stages import Policy, resolve_model
+
+        recipe = self.recipe
+        self._prepare_process()
+        path = resolve_model(recipe, self.specs)
+        path = self._warm_start(path) if recipe.warm_start else path
+        policy = Policy(recipe, path)
+        parameters = sum(parameter.numel() for parameter in policy.model.parameters())
+        self._say(f"policy: {recipe.model}, {parameters:,} parameters")
+        before = self._evaluate(policy, "before")
+        log = self._run_algorithm(policy)
+        after = self._evaluate(policy, "after")
+        final = policy.save(self.directory / "final")
+        return self._report(before, after, log, final)
+
+    def _warm_start(self, path: str) -> str:
+        from gymrail_trl.progress import Progress
+        from gymrail_trl.stages import Policy, collect_teacher, fine_tune, rows_from
+
+        section = self.recipe.warm_start
+        assert section is not None
+        finished = self.stages.get("warm_start")
+        if finished and Path(finished).is_dir():
+            return finished
+        folder = self.directory / "warm_start"
+        teacher = collect_teacher(self.recipe, self.specs, folder / "rollouts")
+        self._say(f"warm start: {section.rollouts} rollouts of {section.teacher} collected")
+        recipe = self.recipe.model_copy(update={"min_reward": section.min_reward})
+        dataset = rows_from(recipe, self.specs, [str(teacher.path)], "sft")
+        policy = Policy(self.recipe, path)
+        fine_tune(policy, dataset, self.warm_config, "sft", [Progress("warm start")])
+        self._finish("warm_start", policy.save(folder / "policy"))
+        return self.stages["warm_start"]
+
+    def _evaluate(self, policy: Any, name: str) -> dict[str, dict[str, float]] | None:
+        from gymrail_trl.stages import evaluate
+
+        if self.recipe.evaluation is None or not self.specs:
+            return None
+        key = f"evaluation_{name}"
+        if key not in self.stages:
+            policy.model.eval()
+            scores = evaluate(self.recipe, policy, self.specs, self.directory / key)
+            self._finish(key, scores)
+        scores = self.stages[key]
+        shown = ", ".join(f"{environment} {score['mean']:.2f}" for environment, score in scores.items())
+        self._say(f"held-out reward {name} training: {shown}")
+        return scores
+
+    def _run_algorithm(self, policy: Any) -> list[dict[str, Any]]:
+        from gymrail_trl.grpo import run_grpo
+        from gymrail_trl.progress import Progress
+        from gymrail_trl.stages import fine_tune, rows_from
+
+        recipe = self.recipe
+        if recipe.algorithm == "grpo":
+            progress = Progress("GRPO", lambda: self.rollouts)
+            return run_grpo(
+                recipe, policy, self.specs, self.config, record=self._record, callbacks=[progress], lora=self.lora
+            )
+        if recipe.data:
+            dataset = rows_from(recipe, self.specs, recipe.data, recipe.algorithm)
+            self._say(f"{recipe.algorithm}: {len(dataset)} rows")
+            fine_tune(policy, dataset, self.config, recipe.algorithm, [Progress(recipe.algorithm.upper())], self.lora)
+        return []
+
+    def _record(self, rollout: Rollout) -> None:
+        self.run.record(rollout)
+        self.rollouts += 1
+
+    def _report(self, before: Any, after: Any, log: list[dict[str, Any]], final: str) -> dict[str, Any]:
+        from gymrail_trl.report import print_table, write_curve
+
+        directory = self.directory
+        summary = {
+            "before": before,
+            "after": after,
+            "rollouts": self.rollouts,
+            "seconds": round(time.monotonic() - self.started, 1),
+            "policy": final,
+        }
+        (directory / "metrics.json").write_text(json.dumps(summary, indent=2), encoding="utf-8")
+        (directory / "log.json").write_text(json.dumps(log, indent=1), encoding="utf-8")
+        if after:
+            print_table(before, after, f"{self.recipe.name}: held-out mean reward [95% interval]")
+        if log and write_curve(log, directory / "reward.png", before, after):
+            self._say(f"reward curve: {directory / 'reward.png'}")
+        self._say(f"policy: {final}   rollouts: {directory / 'rollouts.jsonl'}   {summary['seconds']:.0f} s")
+        return summary
+
+    def _prepare_process(self) -> None:
+        import torch
+        from transformers import set_seed
+
+        set_seed(self.recipe.seed)
+        threads = self.recipe.threads or (1 if self.recipe.model == "tiny" else None)
+        if threads is not None:
+            torch.set_num_threads(threads)
+
+    def _finish(self, stage: str, result: Any) -> None:
+        self.stages[stage] = result
+        file = self.directory / STAGES
+        part = file.with_suffix(".part")
+        part.write_text(json.dumps(self.stages, indent=1), encoding="utf-8")
+        part.replace(file)
+
+    def _say(self, text: str) -> None:
+        print(f"[{time.monotonic() - self.started:5.0f} s] {text}", flush=True)
+
+
+def _lora(recipe: Recipe) -> Any:
+    if recipe.lora is None:
+        return None
+    try:
+        from peft import LoraConfig
+    except ImportError as error:
+        raise InputError("lora: adapters need peft: pip install 'gymrail[trl]'") from error
+    section = recipe.lora
+    return LoraConfig(
+        r=section.r,
+        lora_alpha=section.alpha,
+        lora_dropout=section.dropout,
+        target_modules=section.target_modules,
+        task_type="CAUSAL_LM",
+    )
+
+
+def _read(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+
+def _quiet() -> None:
+    """Keep the libraries' own progress bars and notices out of the recipe's output."""
+    os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    # TRL's own defaults trip over a name that Transformers is about to change; nobody who runs a recipe can act on it.
+    warnings.filterwarnings("ignore", message=".*gradient_checkpointing.*", category=FutureWarning)
+    try:
+        import datasets
+        import transformers
+    except ImportError as error:
+        raise InputError("The TRL adapter needs TRL, Transformers and torch: pip install 'gymrail[trl]'") from error
+    datasets.disable_progress_bars()
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+    logging.getLogger("trl.trainer.grpo_trainer").addFilter(_says_something_new)
+
+
+def _says_something_new(record: logging.LogRecord) -> bool:
+    """TRL prints a whole row for every batch in which a rollout has no reward. Ours are counted under
+    `env/<name>/failed` and journalled."""
+    return "All reward functions returned None" not in str(record.msg)

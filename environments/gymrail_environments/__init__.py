@@ -1,0 +1,1 @@
+"""Gymrail's environments, one folder each."""

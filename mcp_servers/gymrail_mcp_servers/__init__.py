@@ -1,0 +1,1 @@
+"""Gymrail's tool servers, one folder each."""

@@ -1,0 +1,1 @@
+"""Agents: the loops that play an episode."""

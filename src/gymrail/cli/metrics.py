@@ -1,0 +1,189 @@
+"""`gymrail metrics`: a run in numbers."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from gymrail.cli.options import AsJson
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from gymrail.spec import EnvironmentSpec
+
+SHOWN_FAILURES = 5
+WIDE = 100
+"""Columns from which on the summary has room for steps and seconds."""
+
+
+def metrics(
+    runs: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="RUN",
+            help="Run directories or JSONL files of rollouts; the others are compared with the first.",
+            show_default=False,
+        ),
+    ],
+    by: Annotated[
+        str | None, typer.Option("--by", metavar="FIELD", help="Task field to split each environment's metrics by.")
+    ] = None,
+    nemo_gym: Annotated[
+        bool, typer.Option("--nemo-gym", help="Print one JSON document of metrics under NeMo Gym's names.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Print a run's rewards with intervals, outcomes, pass@k, tools and failures; it may be running. Of several runs,
+    print what changed since the first."""
+    from gymrail.cli.comparison import compare_runs, print_comparison
+    from gymrail.cli.output import console, print_json
+
+    if nemo_gym:
+        _print_nemo_gym(runs)
+        return
+    if len(runs) == 1:
+        found = _metrics_of(runs[0], by)
+        if as_json:
+            print_json({"run": str(runs[0]), **found})
+        else:
+            _print_run(console(), found)
+        return
+    comparisons = compare_runs(runs)
+    if as_json:
+        print_json({"runs": [{"run": str(run), **_metrics_of(run, by)} for run in runs], "comparisons": comparisons})
+        return
+    out = console()
+    if by is not None:
+        for run in runs:
+            out.print(f"{run}", style="bold", markup=False)
+            _print_run(out, _metrics_of(run, by))
+    for comparison in comparisons:
+        print_comparison(out, comparison)
+
+
+def _metrics_of(run: Path, by: str | None) -> dict[str, Any]:
+    from gymrail.cli.runs import metrics_of, rollouts_of, specs_of
+    from gymrail.collect.run_directory import RunDirectory
+    from gymrail.errors import InputError
+
+    specs: list[EnvironmentSpec] = []
+    if not run.is_file():
+        folder = RunDirectory.open(run)
+        with contextlib.suppress(InputError):  # the numbers that need no environment code are there all the same
+            specs = specs_of(folder)
+    return metrics_of(rollouts_of(run), specs, by=by)
+
+
+def _print_nemo_gym(runs: list[Path]) -> None:
+    from gymrail.cli.output import print_json
+    from gymrail.cli.runs import rollouts_of
+    from gymrail.collect.nemo_gym_metrics import gym_metrics
+    from gymrail.errors import InputError
+
+    if len(runs) > 1:
+        raise InputError(f"--nemo-gym takes one run, and {len(runs)} are given; call it once for each.")
+    print_json(gym_metrics(rollouts_of(runs[0])))
+
+
+def _print_run(out: Console, found: dict[str, Any]) -> None:
+    print_summary(out, found)
+    for name, row in found["environments"].items():
+        _print_details(out, name, row)
+
+
+def print_summary(out: Console, found: dict[str, Any]) -> None:
+    """Print one line per environment, and the most frequent failures."""
+    from rich.text import Text
+
+    from gymrail.cli.output import number, table
+
+    headers = ["environment", "rollouts", "reward", "95% interval", "truncated", "failed"]
+    headers += ["steps", "seconds"] if out.width >= WIDE else []
+    shown = table(*headers, right=tuple(headers[1:]), fixed=("environment",))
+    rows = dict(found["environments"])
+    if len(rows) > 1:
+        rows["all"] = found["overall"]
+    for name, row in rows.items():
+        reward, outcomes = row["reward"], row["outcomes"]
+        cells = [
+            Text(name or "(unnamed)", "bold" if name == "all" else ""),
+            Text(str(row["rollouts"])),
+            Text(number(reward["mean"]), "bold"),
+            Text("-" if reward["low"] is None else f"{number(reward['low'])} to {number(reward['high'])}"),
+            Text(str(outcomes["truncated"] or "-")),
+            Text(str(outcomes["failed"] or "-"), "red" if outcomes["failed"] else ""),
+            Text("-" if row["steps"] is None else f"{row['steps']:.1f}"),
+            Text(number(row["seconds"].get("p50"))),
+        ]
+        shown.add_row(*cells[: len(headers)])
+    out.print(shown)
+    if found["failures"]:
+        _print_failures(out, found["failures"])
+
+
+def _print_failures(out: Console, failures: list[dict[str, Any]]) -> None:
+    from rich.text import Text
+
+    out.print(Text("\nFailures", "bold red"))
+    for failure in failures[:SHOWN_FAILURES]:
+        place = f" [{failure['place']}]" if failure["place"] else ""
+        heading = (
+            f"  {failure['count']} x {failure['kind']} failure at stage {failure['stage']} ({failure['environment']})"
+        )
+        out.print(Text(heading))
+        out.print(Text(f"    {failure['message']}{place}", "dim"), soft_wrap=True)
+    if len(failures) > SHOWN_FAILURES:
+        out.print(Text(f"  and {len(failures) - SHOWN_FAILURES} other kinds"))
+
+
+def _print_details(out: Console, name: str, row: dict[str, Any]) -> None:
+    """Print what is not in the summary; nothing where there is nothing."""
+    from rich.table import Table
+    from rich.text import Text
+
+    from gymrail.cli.output import number
+
+    lines: list[tuple[str, str]] = []
+    for name_at_k in ("pass@k", "pass^k", "avg@k", "majority@k"):
+        if len(row[name_at_k]) > 1:
+            means = (f"{k}: {number(value['mean'])}" for k, value in row[name_at_k].items())
+            lines.append((name_at_k, ", ".join(means)))
+    if row["groups"]["count"]:
+        share = row["groups"]["zero_spread_share"]
+        lines.append(
+            ("groups", f"{row['groups']['count']} tasks played more than once, {share:.0%} of them with equal rewards")
+        )
+    for title, key in (
+        ("key metrics", "key_metrics"),
+        ("reward components", "reward_components"),
+        ("verdict metrics", "metrics"),
+        ("environment metrics", "computed"),
+    ):
+        if row.get(key):
+            lines.append((title, ", ".join(f"{part} {number(value)}" for part, value in row[key].items())))
+    if row["tools"]:
+        tools = (f"{tool} {entry['calls']} calls{_errors(entry)}" for tool, entry in row["tools"].items())
+        lines.append(("tools", ", ".join(tools)))
+    if row["tokens"]["output"]:
+        lines.append(("tokens", f"{row['tokens']['input']:,} in, {row['tokens']['output']:,} out"))
+    if row["truncations"]:
+        lines.append(("truncated by", ", ".join(f"{reason} {count}" for reason, count in row["truncations"].items())))
+    for subset, found in row.get("subsets", {}).items():
+        reward = found["reward"]
+        spread = "" if reward["low"] is None else f" ({number(reward['low'])} to {number(reward['high'])})"
+        lines.append((subset, f"{number(reward['mean'])}{spread}, {found['tasks']} tasks"))
+    if not lines:
+        return
+    out.print(Text(f"\n{name or '(unnamed)'}", "bold cyan"))
+    grid = Table.grid(padding=(0, 2))
+    for title, text in lines:
+        grid.add_row(Text(f"  {title}", "dim"), Text(text))
+    out.print(grid)
+
+
+def _errors(tool: dict[str, Any]) -> str:
+    return f" ({tool['error_share']:.0%} refused)" if tool["errors"] else ""

@@ -1,0 +1,28 @@
+"""Arguments and options that several commands take."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+ENVIRONMENT = "ENVIRONMENT"
+
+EnvironmentName = Annotated[
+    str,
+    typer.Argument(metavar=ENVIRONMENT, help="Name, folder or FILE.py[:CLASS] of an environment.", show_default=False),
+]
+RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="Run directory.", show_default=False)]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
+RunOrFile = Annotated[
+    Path, typer.Argument(metavar="RUN", help="Run directory, or a JSONL file of rollouts.", show_default=False)
+]
+PlayedBy = Annotated[
+    str | None,
+    typer.Option("--env", metavar=ENVIRONMENT, help="Environment to use instead of the run's; a file's environment."),
+]
+Configured = Annotated[
+    list[str] | None,
+    typer.Option("--config", metavar="KEY=VALUE", help="Setting of the environment; may be repeated."),
+]

@@ -1,0 +1,258 @@
+"""Recipes: a YAML file that names an algorithm, a trainer, a model and a mixture; trainer-neutral but for `settings`.
+
+    name: quickstart
+    algorithm: grpo                 # grpo, sft or dpo
+    model: tiny                     # `tiny` (made from scratch), a checkpoint folder, or a hub id
+    mixture:
+      - environment: word_math      # a name, a folder or a file
+        weight: 1
+    settings: {max_steps: 100}      # the trainer's own configuration, checked against its class before anything loads
+
+`gymrail train RECIPE key=value ...` overrides any key; dots go down: `settings.learning_rate=1e-5`,
+`mixture.0.weight=2`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from gymrail.errors import InputError, did_you_mean
+from gymrail.registry import find
+from gymrail.spec import EnvironmentSpec, explain
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class MixtureEntry(_Section):
+    """One environment of the mixture."""
+
+    environment: str
+    weight: float = Field(1.0, gt=0)
+    split: str = "train"
+    limit: int | None = Field(None, ge=1)
+    """Use only the split's first tasks."""
+    profile: str | None = None
+    """A file that `gymrail profile` wrote: train on its tasks instead of the split's."""
+    pass_rate: tuple[float, float] = (0.0, 1.0)
+    """With `profile`: only on tasks whose pass rate lies within, such as [0.1, 0.9]."""
+    config: dict[str, Any] = {}
+    """Settings of the environment."""
+
+    @model_validator(mode="after")
+    def _check_pass_rate(self) -> MixtureEntry:
+        low, high = self.pass_rate
+        if not 0 <= low <= high <= 1:
+            raise ValueError(f"pass_rate is [{low:g}, {high:g}]; it must be two numbers from 0 to 1, lower one first")
+        if self.profile is None and (low, high) != (0.0, 1.0):
+            raise ValueError("pass_rate needs `profile`: `gymrail profile RUN -o FILE` writes one")
+        return self
+
+
+class AgentSection(_Section):
+    """How episodes are played."""
+
+    max_steps: int | None = Field(None, ge=1)
+    """Model calls per episode; the environment's own setting by default."""
+    concurrency: int = Field(256, ge=1)
+    """Episodes at once."""
+    call_seconds: float = Field(60.0, gt=0)
+    episode_seconds: float = Field(3600.0, gt=0)
+    retries: int = Field(1, ge=0)
+    """How often an episode that failed for a passing reason is played again."""
+
+
+class SamplingSection(_Section):
+    """How the policy samples, in training and in evaluation."""
+
+    temperature: float = Field(1.0, ge=0)
+    top_p: float = Field(1.0, gt=0, le=1)
+    max_output_tokens: int = Field(512, ge=1)
+    """Per model call."""
+    context_length: int | None = Field(None, ge=1)
+    """Tokens of a whole episode; the checkpoint's own limit by default."""
+
+
+class WarmStartSection(_Section):
+    """Supervised training on a teacher's rollouts, before anything else."""
+
+    teacher: str = "oracle"
+    """As `gymrail rollout --model` takes it; `oracle:0.5` errs in half of its turns."""
+    rollouts: int = Field(2000, ge=1)
+    min_reward: float | None = None
+    """Train only on rollouts that earned at least this much; all by default, so that a noisy teacher gives a noisy
+    pupil."""
+    settings: dict[str, Any] = {}
+    """The trainer's SFT configuration."""
+
+
+class EvaluationSection(_Section):
+    """Held-out reward, measured before and after training."""
+
+    split: str = "validation"
+    tasks: int = Field(128, ge=1)
+    """Per environment."""
+    repeats: int = Field(1, ge=1)
+
+
+class TinySection(_Section):
+    """Size of the policy that `model: tiny` makes."""
+
+    hidden_size: int = 64
+    layers: int = 2
+    heads: int = 4
+    vocabulary: int = 384
+    context_length: int = 512
+
+
+class LoraSection(_Section):
+    """Low-rank adapters (needs peft)."""
+
+    r: int = Field(16, ge=1)
+    alpha: int = Field(32, ge=1)
+    dropout: float = Field(0.0, ge=0, lt=1)
+    target_modules: str | list[str] = "all-linear"
+
+
+class Recipe(_Section):
+    """A whole recipe."""
+
+    name: str
+    algorithm: Literal["grpo", "sft", "dpo"]
+    trainer: str = "trl"
+    model: str
+    dtype: str = "auto"
+    """"auto" (as saved), "float32", "bfloat16", ..."""
+    threads: int | None = Field(None, ge=1)
+    """CPU threads of the tensor library; one for `tiny`, where more only wait for each other, its own default
+    otherwise."""
+    seed: int = 0
+    output: str | None = None
+    """The run directory; `runs/<name>` by default."""
+    resume: bool = False
+    """Go on in an existing run directory: finished stages are kept, training continues from its last checkpoint."""
+    mixture: list[MixtureEntry] = []
+    data: list[str] = []
+    """For sft and dpo: run directories or exported JSONL files to train on."""
+    min_reward: float | None = None
+    """For sft from run directories: only rollouts that earned at least this much."""
+    margin: float = 0.0
+    """For dpo from run directories: the chosen rollout must earn more than the rejected one by over this much."""
+    agent: AgentSection = AgentSection()  # pyright: ignore[reportCallIssue]
+    sampling: SamplingSection = SamplingSection()  # pyright: ignore[reportCallIssue]
+    tiny: TinySection = TinySection()
+    lora: LoraSection | None = None
+    warm_start: WarmStartSection | None = None
+    evaluation: EvaluationSection | None = None
+    train_truncated: bool = True
+    """Whether rollouts that ran out of a budget are trained on with the reward they earned, or masked."""
+    settings: dict[str, Any] = {}
+
+    @model_validator(mode="after")
+    def _check_parts(self) -> Recipe:
+        if self.algorithm == "grpo" and not self.mixture:
+            raise ValueError("algorithm grpo needs a mixture of at least one environment")
+        if self.algorithm != "grpo" and not self.data and self.warm_start is None:
+            raise ValueError(f"algorithm {self.algorithm} needs `data`: run directories or exported JSONL files")
+        names = [entry.environment for entry in self.mixture]
+        if len(set(names)) != len(names):
+            raise ValueError(f"the mixture names an environment twice: {names}")
+        return self
+
+    @property
+    def directory(self) -> Path:
+        return Path(self.output or f"runs/{self.name}")
+
+    def specs(self) -> list[EnvironmentSpec]:
+        """Load the mixture's environments, configured, in order.
+
+        Raises:
+            InputError: one does not exist or its settings are wrong.
+        """
+        found = [(find(entry.environment), entry.config) for entry in self.mixture]
+        return [spec.with_config(config) if config else spec for spec, config in found]
+
+
+def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
+    """Read a recipe and apply `key=value` overrides.
+
+    Raises:
+        InputError: no such file, an unknown key (with the nearest), a value of the wrong type.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"No recipe at '{path}'.{_near_recipes(path)}")
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except yaml.YAMLError as error:
+        raise InputError(f"{path}: not valid YAML: {error}") from None
+    if not isinstance(data, dict):
+        raise InputError(f"{path}: a recipe is a mapping of keys to values, not {type(data).__name__}.")
+    data.setdefault("name", path.stem)
+    for override in overrides:
+        _apply(data, override)
+    try:
+        return Recipe.model_validate(data)
+    except ValidationError as error:
+        raise InputError(f"Recipe {path}: {explain(error, Recipe)}.") from None
+
+
+def _apply(data: dict[str, Any], override: str) -> None:
+    key, mark, text = override.partition("=")
+    if not mark or not key:
+        raise InputError(f"{override!r} is no override; write key=value, for example settings.max_steps=20.")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        value = text
+    if isinstance(value, str):
+        value = _number(value)
+    target: Any = data
+    *path, last = key.split(".")
+    for part in path:
+        target = _step(target, part, override)
+    if isinstance(target, list):
+        target[_index(target, last, override)] = value
+    else:
+        target[last] = value
+
+
+def _step(target: Any, part: str, override: str) -> Any:
+    if isinstance(target, list):
+        return target[_index(target, part, override)]
+    if target.get(part) is None:
+        target[part] = {}
+    if not isinstance(target[part], dict | list):
+        raise InputError(f"{override!r}: '{part}' is {target[part]!r}, which has no keys inside.")
+    return target[part]
+
+
+def _index(target: list[Any], part: str, override: str) -> int:
+    if not part.isdigit() or int(part) >= len(target):
+        raise InputError(f"{override!r}: {part!r} is no position in a list of {len(target)}; the first is 0.")
+    return int(part)
+
+
+def _number(text: str) -> str | float:
+    """YAML 1.1 reads 1e-5 as text; nobody means that."""
+    try:
+        return float(text) if any(mark in text for mark in "eE") and text[0] in "+-.0123456789" else text
+    except ValueError:
+        return text
+
+
+def _near_recipes(path: Path) -> str:
+    folder = path.parent if path.parent.is_dir() else Path("recipes")
+    names = [str(found) for found in sorted(folder.rglob("*.yaml"))] if folder.is_dir() else []
+    return f" {did_you_mean(str(path), names)}" if names else ""
+
+
+def yaml_numbers(settings: dict[str, Any]) -> dict[str, Any]:
+    """Turn texts such as 1e-5, which YAML 1.1 does not take for numbers, into numbers."""
+    return {key: _number(value) if isinstance(value, str) and value else value for key, value in settings.items()}

@@ -1,0 +1,249 @@
+import json
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+BLOCKING_SEED = """
+    async def seed(self) -> None:
+        import asyncio
+        import sys
+        from pathlib import Path
+
+        type(self).seeded = getattr(type(self), "seeded", 0) + 1
+        if self.seeded > 3 and not Path(__file__).with_name("go").exists():
+            print("blocked", file=sys.stderr, flush=True)
+            await asyncio.Event().wait()
+
+    def verify("""
+
+
+def rows(run: Path) -> list[dict]:
+    return [json.loads(line) for line in (run / "rollouts.jsonl").read_text(encoding="utf-8").splitlines()]
+
+
+def test_the_oracle_earns_the_maximum_in_two_environments_of_one_run(run, echo: Path, tmp_path: Path) -> None:
+    done = run("rollout", echo, "word_math", "-m", "oracle", "-n", 5, "-k", 2, "--run", tmp_path / "run", "--json")
+    found = json.loads(done.stdout)
+    assert done.code == 0
+    assert {name: row["reward"]["mean"] for name, row in found["environments"].items()} == {
+        "echo": 1.0,
+        "word_math": 1.0,
+    }
+    assert found["overall"]["outcomes"] == {"scored": 20, "truncated": 0, "failed": 0, "cancelled": 0}
+    assert len(rows(tmp_path / "run")) == 20
+    assert "20/20 rollouts" in done.stderr
+
+
+def test_a_noisy_oracle_errs_the_same_way_for_the_same_seed(run, echo: Path, tmp_path: Path) -> None:
+    rewards = []
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        run("rollout", echo, "-m", "oracle:0.5", "-n", 20, "--seed", seed, "--run", tmp_path / name)
+        rewards.append([row["reward"] for row in sorted(rows(tmp_path / name), key=lambda row: row["_ng_task_index"])])
+    assert rewards[0] == rewards[1] != rewards[2]
+    assert 0 < sum(rewards[0]) < 20
+
+
+def test_the_summary_and_the_metrics_show_the_same_table(run, echo: Path, tmp_path: Path) -> None:
+    played = run("rollout", echo, "-m", "oracle", "-n", 4, "-k", 2, "--run", tmp_path / "run")
+    shown = run("metrics", tmp_path / "run")
+    table = played.stdout.partition("\n\n")[0]
+    assert "echo" in table
+    assert "1.000" in table
+    assert shown.stdout.startswith(table)
+    assert "4 tasks played more than once, 100% of them with equal rewards" in shown.stdout
+    assert json.loads(run("metrics", tmp_path / "run", "--json").stdout)["overall"]["rollouts"] == 8
+
+
+def test_a_scripted_model_plays_its_turns(run, tmp_path: Path) -> None:
+    script = tmp_path / "turns.json"
+    script.write_text('[{"name": "add", "arguments": {"a": 1, "b": "x"}}, "I give up."]')
+    done = run("rollout", "word_math", "-m", f"script:{script}", "-n", 3, "--run", tmp_path / "run", "--json")
+    assert done.code == 0
+    assert json.loads(done.stdout)["environments"]["word_math"]["tools"]["add"]["errors"] == 3
+
+
+def test_when_every_rollout_fails_the_command_fails_and_says_why(run, echo: Path, tmp_path: Path) -> None:
+    echo.write_text(echo.read_text().replace("return float(", "return {}['missing'] or float("))
+    done = run("rollout", echo, "-m", "oracle", "-n", 6, "--run", tmp_path / "run")
+    assert done.code == 1
+    assert "6 x verifier failure at stage verify (echo)" in done.stdout
+    assert "KeyError: 'missing'" in done.stdout
+    line = next(number for number, text in enumerate(echo.read_text().splitlines(), 1) if "missing" in text)
+    assert f"{echo}:{line}" in done.stdout
+    assert (tmp_path / "run/rollouts.jsonl").read_text() == ""
+    found = json.loads(run("metrics", tmp_path / "run", "--json").stdout)
+    assert found["overall"]["reward"]["mean"] is None
+    assert [failure["count"] for failure in found["failures"]] == [6]
+
+
+def test_one_rollout_with_a_reward_is_enough_for_exit_code_0(run, echo: Path, tmp_path: Path) -> None:
+    echo.write_text(echo.read_text().replace("return float(", "return {1: 1.0}[self.task.number % 2] and float("))
+    done = run("rollout", echo, "-m", "oracle", "-n", 12, "--run", tmp_path / "run", "--json")
+    outcomes = json.loads(done.stdout)["overall"]["outcomes"]
+    assert done.code == 0
+    assert 0 < outcomes["failed"] < 12
+    assert outcomes["failed"] + outcomes["scored"] == 12
+
+
+def test_resume_plays_what_is_missing_and_nothing_twice(run, echo: Path, tmp_path: Path) -> None:
+    command = ("rollout", echo, "-m", "oracle", "--run", tmp_path / "run")
+    assert run(*command, "-n", 5).code == 0
+    before = rows(tmp_path / "run")
+    refused = run(*command, "-n", 8)
+    assert refused.code == 2
+    assert "--resume" in refused.stderr
+    assert rows(tmp_path / "run") == before
+    assert run(*command, "-n", 8, "--resume").code == 0
+    after = rows(tmp_path / "run")
+    assert after[:5] == before
+    assert sorted(row["_ng_task_index"] for row in after) == list(range(8))
+
+
+def test_ctrl_c_exits_with_130_and_leaves_a_run_that_goes_on(run, echo: Path, tmp_path: Path) -> None:
+    echo.write_text(echo.read_text().replace("\n    def verify(", BLOCKING_SEED, 1))
+    folder = tmp_path / "run"
+    arguments = ["rollout", str(echo), "-m", "oracle", "-n", "6", "-c", "1", "--run", str(folder)]
+    command = [sys.executable, "-m", "gymrail", *arguments]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        try:
+            assert any(line == "blocked\n" for line in process.stderr)
+            process.send_signal(signal.SIGINT)
+            stdout, stderr = process.communicate(timeout=30)
+        finally:
+            process.kill()
+    assert process.returncode == 130
+    assert stdout == ""
+    assert "Traceback" not in stderr
+    assert f"3 of 6 rollouts are in {folder}" in stderr
+    assert f"gymrail {' '.join(arguments)} --resume" in stderr
+    interrupted = rows(folder)
+    assert [row["_ng_task_index"] for row in interrupted] == [0, 1, 2]
+    (tmp_path / "go").touch()
+    assert run(*arguments, "--resume").code == 0
+    assert rows(folder)[:3] == interrupted
+    assert sorted(row["_ng_task_index"] for row in rows(folder)) == list(range(6))
+
+
+class _Endpoint(BaseHTTPRequestHandler):
+    """Serves one model that says the last word of what it was asked; wants the key `secret`."""
+
+    def do_GET(self) -> None:
+        self._answer({"data": [{"id": "parrot", "object": "model"}]})
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        assert body["model"] == "parrot"
+        assert body["temperature"] == 0.25
+        text = body["messages"][-1]["content"].split()[-1]
+        message = {"role": "assistant", "content": text}
+        self._answer(
+            {"id": "1", "model": "parrot", "choices": [{"index": 0, "message": message, "finish_reason": "stop"}]}
+        )
+
+    def _answer(self, value: dict) -> None:
+        allowed = self.headers.get("Authorization") == "Bearer secret"
+        body = json.dumps(value if allowed else {"error": {"message": "bad key"}}).encode()
+        self.send_response(200 if allowed else 401)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def endpoint() -> Iterator[str]:
+    with ThreadingHTTPServer(("127.0.0.1", 0), _Endpoint) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}/v1"
+        server.shutdown()
+        thread.join(10)
+
+
+def test_an_endpoint_plays_with_its_key_and_the_temperature(run, echo, tmp_path, endpoint, monkeypatch) -> None:
+    monkeypatch.setenv("PARROT_KEY", "secret")
+    command = ("rollout", echo, "-m", endpoint, "-n", 5, "-t", 0.25, "--api-key-env", "PARROT_KEY", "--json")
+    done = run(*command, "--model-name", "parrot", "--run", tmp_path / "run")
+    assert done.code == 0
+    assert json.loads(done.stdout)["overall"]["reward"]["mean"] == 1.0
+    assert "secret" not in (tmp_path / "run/config.yaml").read_text()
+
+
+def test_a_wrong_key_or_model_name_is_one_message_and_leaves_no_run(run, echo, tmp_path, endpoint, monkeypatch) -> None:
+    command = ("rollout", echo, "-m", endpoint, "--api-key-env", "PARROT_KEY", "--run", tmp_path / "run")
+    monkeypatch.setenv("PARROT_KEY", "wrong-one")
+    refused = run(*command, "--model-name", "parrot")
+    assert (refused.code, refused.stdout) == (1, "")
+    assert "PARROT_KEY" in refused.stderr
+    assert "wrong-one" not in refused.stderr
+    monkeypatch.setenv("PARROT_KEY", "secret")
+    unknown = run(*command, "--model-name", "parot")
+    assert unknown.code == 2
+    assert "Did you mean 'parrot'?" in unknown.stderr
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["word_math", "-m", "orcle"], "Did you mean 'oracle'?"),
+        (["word_math", "-m", "oracle:2"], "a number from 0 to 1"),
+        (["word_math", "-m", "openai:gpt"], "OPENAI_API_KEY"),
+        (["word_math", "-m", "http://127.0.0.1:1/v1"], "--model-name"),
+        (["word_math", "-m", "no/such/folder"], "no such folder"),
+        (["word_math", "-m", "oracle", "--split", "valid"], "Did you mean 'validation'?"),
+        (["word_math", "-m", "oracle", "--resume"], "--run DIR"),
+        (["word_math", "-m", "oracle", "-n", "0"], "--tasks N"),
+        (["word_math", "-m", "oracle", "-k", "0"], "--repeats"),
+        (["word_math"], "--model"),
+    ],
+)
+def test_a_wrong_argument_exits_with_2_and_says_what_is_allowed(run, tmp_path, monkeypatch, arguments, message) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = run("rollout", *arguments)
+    assert (done.code, done.stdout) == (2, "")
+    assert message in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_exported_rows_are_the_rollouts_that_earned_enough(run, echo: Path, tmp_path: Path) -> None:
+    run("rollout", echo, "-m", "oracle:0.5", "-n", 10, "-k", 4, "--run", tmp_path / "run")
+    rewards = [row["reward"] for row in rows(tmp_path / "run")]
+    done = run("export", "sft", tmp_path / "run", "-o", tmp_path / "sft.jsonl", "--min-reward", 1, "--json")
+    assert json.loads(done.stdout)["rows"] == sum(rewards) == len((tmp_path / "sft.jsonl").read_text().splitlines())
+    assert run("export", "dpo", tmp_path / "run", "-o", tmp_path / "dpo.jsonl").code == 0
+    for line in (tmp_path / "dpo.jsonl").read_text().splitlines():
+        assert json.loads(line)["rejected"][0]["content"] == "no"
+
+
+def test_an_export_without_a_row_fails_and_writes_no_file(run, echo: Path, tmp_path: Path) -> None:
+    run("rollout", echo, "-m", "oracle", "-n", 3, "--run", tmp_path / "run")
+    done = run("export", "dpo", tmp_path / "run", "-o", tmp_path / "dpo.jsonl")
+    assert done.code == 1
+    assert "makes a row" in done.stderr
+    assert not (tmp_path / "dpo.jsonl").exists()
+
+
+def test_metrics_of_a_folder_that_is_no_run_says_how_to_make_one(run, tmp_path: Path) -> None:
+    done = run("metrics", tmp_path)
+    assert done.code == 2
+    assert "gymrail rollout" in done.stderr
+
+
+def test_what_the_environment_computes_over_a_run_is_in_its_metrics(run, echo: Path, tmp_path: Path) -> None:
+    body = "return {'longest': max(len(rollout.final_text) for rollout in rollouts)}"
+    hook = f"\n    @classmethod\n    def compute_metrics(cls, rollouts):\n        {body}\n"
+    echo.write_text(echo.read_text() + hook)
+    done = run("rollout", echo, "-m", "oracle", "-n", 9, "--run", tmp_path / "run", "--json")
+    assert json.loads(done.stdout)["environments"]["echo"]["computed"]["longest"] in (5, 6)
+    assert "longest" in run("metrics", tmp_path / "run").stdout

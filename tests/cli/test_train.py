@@ -1,0 +1,94 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+RECIPE = """
+name: quick
+algorithm: grpo
+trainer: their_trainer
+model: tiny
+mixture:
+  - {environment: word_math}
+"""
+
+TRAINER = """
+import json
+from pathlib import Path
+
+from gymrail.errors import GymrailError
+
+
+def train(recipe):
+    if recipe.seed == 13:
+        raise GymrailError("The loss is not finite.")
+    if recipe.seed == 14:
+        raise KeyboardInterrupt
+    Path(recipe.output).write_text(json.dumps({"seed": recipe.seed, "settings": recipe.settings}))
+"""
+
+
+@pytest.fixture
+def recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A recipe for a trainer that another installed package brings."""
+    (tmp_path / "their_package.py").write_text(TRAINER, encoding="utf-8")
+    metadata = tmp_path / "theirs-1.0.dist-info"
+    metadata.mkdir()
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: theirs\nVersion: 1.0\n", encoding="utf-8")
+    points = "[gymrail.trainers]\ntheir_trainer = their_package:train\nbroken = no_such_module:train\n"
+    (metadata / "entry_points.txt").write_text(points, encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "their_package", raising=False)
+    file = tmp_path / "recipe.yaml"
+    file.write_text(RECIPE, encoding="utf-8")
+    return file
+
+
+def test_train_hands_the_recipe_with_its_overrides_to_the_trainer(run, recipe: Path, tmp_path: Path) -> None:
+    done = run("train", recipe, f"output={tmp_path / 'out'}", "seed=7", "settings.max_steps=3")
+    assert done.code == 0
+    assert json.loads((tmp_path / "out").read_text()) == {"seed": 7, "settings": {"max_steps": 3}}
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["trainer=tlr"], "Did you mean 'trl'?"),
+        (["algoritm=sft"], "Did you mean 'algorithm'?"),
+        (["trainer=broken"], "of the package 'theirs' cannot be loaded: No module named 'no_such_module'"),
+        (["seed"], "'seed'"),
+    ],
+)
+def test_a_wrong_recipe_exits_with_2_and_names_what_is_allowed(run, recipe: Path, overrides, message) -> None:
+    done = run("train", recipe, *overrides)
+    assert done.code == 2
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_recipe_that_does_not_exist_exits_with_2(run, tmp_path: Path) -> None:
+    done = run("train", tmp_path / "nope.yaml")
+    assert done.code == 2
+    assert "nope.yaml" in done.stderr
+
+
+def test_a_training_that_fails_exits_with_1_and_its_message(run, recipe: Path) -> None:
+    done = run("train", recipe, "seed=13")
+    assert (done.code, done.stderr) == (1, "Error: The loss is not finite.\n")
+
+
+def test_an_interrupted_training_exits_with_130_and_says_how_to_go_on(run, recipe: Path) -> None:
+    done = run("train", recipe, "seed=14")
+    assert done.code == 130
+    assert f"gymrail train {recipe} seed=14 resume=true" in done.stderr
+
+
+def test_a_trainer_whose_packages_are_missing_names_the_command_that_installs_them() -> None:
+    # In a process of its own: here TRL may be loaded already.
+    code = "import sys; sys.modules['trl'] = None\nfrom gymrail.cli.train import find_trainer\nfind_trainer('trl')"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=100)
+    assert done.returncode == 1
+    assert "gymrail.errors.InputError" in done.stderr
+    assert "pip install 'gymrail[trl]'" in done.stderr

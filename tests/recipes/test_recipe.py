@@ -1,0 +1,86 @@
+"""Reading recipes: overrides, and errors that name the nearest key."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from gymrail.errors import InputError
+from gymrail.recipe import load_recipe
+
+RECIPE = """
+algorithm: grpo
+model: tiny
+mixture:
+  - {environment: word_math}
+  - {environment: treasure_hunt, weight: 3}
+settings: {learning_rate: 1e-5, max_steps: 4}
+"""
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "mine.yaml"
+    path.write_text(RECIPE, encoding="utf-8")
+    return path
+
+
+def test_a_recipe_is_named_after_its_file_and_loads_its_environments(file: Path) -> None:
+    recipe = load_recipe(file)
+
+    assert (recipe.name, recipe.directory) == ("mine", Path("runs/mine"))
+    assert [(spec.name, entry.weight) for spec, entry in zip(recipe.specs(), recipe.mixture, strict=True)] == [
+        ("word_math", 1.0),
+        ("treasure_hunt", 3.0),
+    ]
+
+
+def test_overrides_reach_into_sections_and_lists(file: Path) -> None:
+    recipe = load_recipe(
+        file,
+        [
+            "settings.learning_rate=3e-4",
+            "mixture.1.weight=2",
+            "evaluation.tasks=8",
+            "model=Qwen/Qwen3-0.6B",
+            "agent.max_steps=null",
+        ],
+    )
+
+    assert recipe.settings["learning_rate"] == 3e-4
+    assert recipe.mixture[1].weight == 2.0
+    assert recipe.evaluation is not None
+    assert recipe.evaluation.tasks == 8
+    assert recipe.model == "Qwen/Qwen3-0.6B"
+    assert recipe.agent.max_steps is None
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("sampling.temprature=1", "unknown key 'sampling.temprature'. Did you mean 'temperature'?"),
+        ("algoritm=grpo", "unknown key 'algoritm'. Did you mean 'algorithm'?"),
+        ("mixture.0.weigth=1", "unknown key 'mixture.0.weigth'. Did you mean 'weight'?"),
+        ("mixture.0.weight=-1", "'mixture.0.weight' is -1"),
+        ("algorithm=ppo", "'algorithm' is 'ppo'"),
+        ("mixture=[]", "needs a mixture"),
+        ("mixture.1.environment=word_math", "names an environment twice"),
+        ("mixture.7.weight=1", "'7' is no position in a list of 2"),
+        ("nonsense", "write key=value"),
+    ],
+)
+def test_a_wrong_key_or_value_is_one_sentence_with_the_fix(file: Path, override: str, words: str) -> None:
+    with pytest.raises(InputError) as error:
+        load_recipe(file, [override])
+    assert words in str(error.value)
+
+
+def test_a_missing_recipe_names_those_nearby(file: Path) -> None:
+    with pytest.raises(InputError, match=r"Did you mean '.*mine\.yaml'"):
+        load_recipe(file.with_name("mien.yaml"))
+
+
+def test_an_unknown_environment_names_the_nearest(file: Path) -> None:
+    with pytest.raises(InputError, match="Did you mean 'word_math'"):
+        load_recipe(file, ["mixture.0.environment=word_maths"]).specs()
