@@ -1,0 +1,1 @@
+"""Clients: environments and tool servers that run somewhere else."""

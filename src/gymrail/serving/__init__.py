@@ -1,0 +1,1 @@
+"""Environments and tool servers over HTTP and MCP. Needs the extra: pip install 'gymrail[serve]'."""

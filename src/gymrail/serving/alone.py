@@ -1,0 +1,32 @@
+"""A tool server without an environment around it: tools to call, nothing to judge."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from gymrail.environment import Environment, ToolServer
+from gymrail.spec import EnvironmentSpec, Manifest
+from gymrail.task import Task
+
+
+def alone(name: str, server: type[ToolServer]) -> EnvironmentSpec:
+    """Wrap a tool server for serving; each episode has an instance of its own, seeded with the row's fields."""
+
+    def seed(self: Any) -> Any:
+        fields = {key: value for key, value in self.task.row.items() if key != "responses_create_params"}
+        return self.server.seed(**{key: value for key, value in fields.items() if not key.startswith("_")})
+
+    body = {
+        "__doc__": (server.__doc__ or "").strip().split("\n")[0],
+        "__module__": server.__module__,
+        "__annotations__": {"server": server},
+        "seed": seed,
+    }
+    cls = type(f"{server.__name__}Alone", (Environment,), body)
+    cls.task_type = Task
+    return EnvironmentSpec(name, cls, Manifest())
+
+
+def empty_task() -> Task:
+    """The task of a tool server that nobody asks anything."""
+    return Task.from_row({"responses_create_params": {"input": ""}})
