@@ -33,6 +33,7 @@ from figures import Figure, machine
 from mock_openai import serving
 from workloads import jobs_of, script_of, spec_of
 
+from gymrail.collect.event_loop import new_event_loop
 from gymrail.collect.runner import Job, collect
 from gymrail.models.model import EpisodePolicy, Model, ModelRequest, ModelResponse
 from gymrail.models.openai import EndpointSettings, OpenAIModel
@@ -41,6 +42,12 @@ from gymrail.rollout import Rollout
 Loop = Callable[[], asyncio.AbstractEventLoop]
 Runs = dict[tuple[str, str], list[Result]]
 """By side ("ours", "bare") and event loop ("asyncio", "uvloop")."""
+LOOPS: dict[str, Loop] = {"asyncio": asyncio.new_event_loop}
+if type(_made := new_event_loop()).__module__.startswith("uvloop"):
+    LOOPS["uvloop"] = new_event_loop
+_made.close()
+USED = "uvloop" if "uvloop" in LOOPS else "asyncio"
+"""The event loop that `gymrail rollout` and the trainers run on here."""
 T = TypeVar("T")
 _PACKAGES = ("pyreqwest", "aiohttp", "pydantic", "orjson")
 
@@ -103,16 +110,16 @@ def _over_http(plan: Plan, workload: str) -> Iterator[Figure]:
         runs = _interleaved(workload, url, plan.http_rollouts, plan.concurrency, plan.rounds)
     is_bound = workload == "W2"
     yield from _compared(f"{workload} over HTTP", runs, 0.8 if is_bound else None)
-    milliseconds = min(run.cpu_ms_per_rollout for run in runs["ours", "asyncio"])
+    milliseconds = min(run.cpu_ms_per_rollout for run in runs["ours", USED])
     yield Figure(f"{workload} over HTTP", milliseconds, "CPU ms/rollout", 2.0 if is_bound else None, at_most=True)
-    bare = min(run.cpu_ms_per_rollout for run in runs["bare", "asyncio"])
+    bare = min(run.cpu_ms_per_rollout for run in runs["bare", USED])
     yield Figure(f"{workload} over HTTP, bare loop", bare, "CPU ms/rollout")
 
 
 def _with_latency(plan: Plan, episodes: int) -> Iterator[Figure]:
     with serving("W4", plan.latency_ms) as url:
         rounds = min(plan.rounds, 3)
-        runs = _interleaved("W4", url, plan.waves * episodes, episodes, rounds, loops=("asyncio",))
+        runs = _interleaved("W4", url, plan.waves * episodes, episodes, rounds, loops=(USED,))
     ideal = episodes / (6 * plan.latency_ms / 1000)
     note = f"{plan.latency_ms:g} ms per model call; ideal {ideal:.0f}/s"
     yield from _compared(f"W4, {episodes} episodes at once", runs, 0.95, note)
@@ -122,10 +129,11 @@ def _compared(
     name: str, runs: dict[tuple[str, str], list[Result]], target: float | None, note: str = ""
 ) -> Iterator[Figure]:
     for side, label in (("ours", name), ("bare", f"{name}, bare loop")):
-        yield Figure(label, _best(runs[side, "asyncio"]).rollouts_per_second, "rollouts/s", note=note)
-    yield Figure(name, _ratio(runs, "asyncio"), "of the bare loop", target, note="both on asyncio's own event loop")
-    if ("ours", "uvloop") in runs:
-        yield Figure(name, _ratio(runs, "uvloop"), "of the bare loop", note="both on uvloop")
+        yield Figure(label, _best(runs[side, USED]).rollouts_per_second, "rollouts/s", note=note)
+    # Gymrail runs on uvloop where it is installed, so the bare loop does too: that is the harder comparison.
+    yield Figure(name, _ratio(runs, USED), "of the bare loop", target, note=f"both on {USED}")
+    if USED != "asyncio" and ("ours", "asyncio") in runs:
+        yield Figure(name, _ratio(runs, "asyncio"), "of the bare loop", note="both on asyncio's own event loop")
 
 
 def _starting(plan: Plan) -> Iterator[Figure]:
@@ -144,7 +152,7 @@ def _interleaved(
     loops: tuple[str, ...] = ("asyncio", "uvloop"),
 ) -> Runs:
     """Run ours and the bare loop in turns."""
-    factories = {name: factory for name, factory in _event_loops().items() if name in loops}
+    factories = {name: factory for name, factory in LOOPS.items() if name in loops}
     runs: Runs = defaultdict(list)
     for factory in factories.values():  # caches, imports
         _run(factory, _ours(workload, url, min(rollouts, 50), concurrency))
@@ -242,15 +250,6 @@ def _wall_seconds(command: list[str], times: int) -> float:
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
         best = min(best, time.perf_counter() - started)
     return best
-
-
-def _event_loops() -> dict[str, Loop]:
-    loops: dict[str, Loop] = {"asyncio": asyncio.new_event_loop}
-    try:
-        import uvloop
-    except ImportError:
-        return loops
-    return loops | {"uvloop": uvloop.new_event_loop}
 
 
 def main() -> int:

@@ -19,6 +19,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from gymrail.agents.tool_loop import Agent
+from gymrail.collect.event_loop import run_async
 from gymrail.collect.runner import Job, collect
 from gymrail.data.mixture import Mixture
 from gymrail.episode import DEFAULT_LIMITS, Limits
@@ -213,13 +214,13 @@ def run_blocking(work: Any) -> Any:
     try:
         asyncio.get_running_loop()
     except RuntimeError:
-        return asyncio.run(work)
+        return run_async(work)
     outcome: list[Any] = []
     failure: list[BaseException] = []
 
     def target() -> None:
         try:
-            outcome.append(asyncio.run(work))
+            outcome.append(run_async(work))
         except GymrailError as error:
             failure.append(error)
 

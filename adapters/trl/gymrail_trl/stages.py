@@ -3,7 +3,6 @@ run directory."""
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 
 from gymrail.agents.tool_loop import ToolLoop
 from gymrail.collect.estimators import interval
+from gymrail.collect.event_loop import run_async
 from gymrail.collect.run_directory import RunDirectory
 from gymrail.collect.runner import Job, collect
 from gymrail.data.export import preference_rows, sft_rows, to_dataset
@@ -192,7 +192,7 @@ def _collect(
         "sampling": recipe.sampling.model_dump(),
     }
     with RunDirectory.create(directory, config, environments=specs, resume=True) as run:
-        summary = asyncio.run(
+        summary = run_async(
             collect(
                 run.remaining(jobs),
                 model,

@@ -34,11 +34,10 @@ def reverify(
 
     Exit code 1 when there are rollouts that cannot be judged again.
     """
-    import asyncio
-
     from gymrail.cli.output import console, print_json
     from gymrail.cli.recorded import open_recorded
     from gymrail.cli.runs import run_metrics
+    from gymrail.collect.event_loop import run_async
     from gymrail.collect.reverify import reverify as judge_again
     from gymrail.collect.run_directory import RunDirectory
     from gymrail.data.jsonl import write_jsonl
@@ -49,7 +48,7 @@ def reverify(
     changes: list[Change] = []
     settings = {**recorded.described(), "reverified": str(run), "failed_only": failed_only}
     with RunDirectory.create(target, settings, environments=recorded.specs.values()) as into:
-        summary = asyncio.run(
+        summary = run_async(
             judge_again(
                 recorded.rollouts(), recorded.specs,
                 into=into, failed_only=failed_only, concurrency=concurrency, on_change=changes.append,

@@ -138,6 +138,7 @@ def rollout(
     """
     from gymrail.cli.output import console, show_warnings
     from gymrail.cli.progress import Progress
+    from gymrail.collect.event_loop import run_async
     from gymrail.collect.run_directory import RunDirectory
     from gymrail.errors import InputError
     from gymrail.registry import find
@@ -156,13 +157,11 @@ def rollout(
     playing = choice.build(max_steps, () if temperature is None else (("temperature", temperature),))
     jobs = plan_jobs(plan)
     show_warnings()
-    asyncio.run(_check(player))
+    run_async(_check(player))
     progress = Progress({spec.name: sum(job.spec is spec for job in jobs) for spec in specs}, console(stderr=True))
     with RunDirectory.create(run or _default_run(specs), plan.config(), environments=specs, resume=resume) as folder:
         try:
-            asyncio.run(
-                _collect(jobs, plan, player, playing, folder, progress, concurrency=concurrency, retries=retries)
-            )
+            run_async(_collect(jobs, plan, player, playing, folder, progress, concurrency=concurrency, retries=retries))
         except KeyboardInterrupt:
             typer.echo(
                 f"Interrupted: {progress.ended} of {progress.asked} rollouts are in {folder.path}. Go on with:",

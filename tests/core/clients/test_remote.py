@@ -166,9 +166,12 @@ def test_new_episodes_go_where_the_load_is_least() -> None:
         spec = remote_spec(urls, key=KEY)
         rows = [Task.ask("Count", initial_count=0, expected_count=0) for _ in range(8)]
         counts: list[list[int]] = []
+        all_are_open = asyncio.Barrier(len(rows))
 
         class Watching(ScriptedModel):
             async def respond(self, request: Any) -> Any:
+                async with asyncio.timeout(10):
+                    await all_are_open.wait()
                 counts.append([server.episodes for server in (await spec.setup()).servers])
                 return await super().respond(request)
 
@@ -176,7 +179,7 @@ def test_new_episodes_go_where_the_load_is_least() -> None:
         after = [server.episodes for server in (await spec.setup()).servers]
         await spec.teardown()
         assert after == [0, 0]
-        return max(counts)
+        return counts[0]
 
     with served("session_counter", count=2) as servers:
         assert asyncio.run(main([f"{server.url}/session_counter" for server in servers])) == [4, 4]
