@@ -147,7 +147,10 @@ class _Session:
 
 def _method(spec: ToolSpec) -> Callable[..., Any]:
     """Make the async method that TRL shows to the model and calls: the tool's own signature and docstring."""
-    assert spec.arguments_model is not None
+    if spec.arguments_model is None:
+        raise InputError(
+            f"Tool {spec.name!r} runs behind a URL or an MCP server and has no Python signature. Use RolloutFunction."
+        )
 
     async def call(self: _Session, **arguments: Any) -> str:
         return await _LOOP.await_there(self._call(spec.name, arguments))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from gymrail import Environment, Rollout, Task, tool
 from gymrail.errors import InputError
 from gymrail.registry import find
 from gymrail.spec import EnvironmentSpec
+from gymrail.tools import ToolSpec
 from gymrail_trl import environment_dataset, environment_factory
 from gymrail_trl.tiny import RESPONSE_TEMPLATE
 
@@ -129,3 +131,15 @@ def test_an_environment_with_user_turns_is_refused_with_the_way_out() -> None:
     assert Pad.reply is not Environment.reply
     with pytest.raises(InputError, match="RolloutFunction"):
         environment_factory([PAD])
+
+
+def test_a_tool_without_a_python_signature_is_refused_with_the_way_out() -> None:
+    foreign = replace(SPEC.tools["press"], arguments_model=None)
+
+    class Elsewhere(EnvironmentSpec):
+        @property
+        def tools(self) -> dict[str, ToolSpec]:
+            return {"press": foreign}
+
+    with pytest.raises(InputError, match="RolloutFunction"):
+        environment_factory([Elsewhere("elsewhere", OneDigit)])
