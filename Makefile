@@ -7,6 +7,8 @@ JOBS ?= 2
 # Tests to run and options for pytest: make test TESTS=tests/core PYTEST_ARGS="-x -k tool"
 TESTS ?=
 PYTEST_ARGS ?=
+# Options of the chaos test: make chaos CHAOS_ARGS="--seed 7 --compress zstd"
+CHAOS_ARGS ?=
 
 # Threads that wait for work must not spin: it costs more than half of a small machine.
 export OMP_WAIT_POLICY = passive
@@ -15,14 +17,14 @@ export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 BIN := $(VENV)/bin
 EXTRAS_RUN := serve,trl,data,view
-EXTRAS_DEV := $(EXTRAS_RUN),dev
+EXTRAS_DEV := $(EXTRAS_RUN),ray,zstd,otel,dev
 # What the benchmark of the server compares with; in an environment of its own.
 FASTMCP := 4.1.2
 INSTALLED_RUN := $(VENV)/.installed-run
 INSTALLED_DEV := $(VENV)/.installed-dev
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test check fuzz conformance interop bench bench-serving constraints install install-dev clean
+.PHONY: help quickstart test check fuzz chaos conformance interop bench bench-serving bench-collect bench-export constraints install install-dev clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -42,6 +44,9 @@ check: $(INSTALLED_DEV) ## lint, formatting and types, without running tests
 fuzz: $(INSTALLED_DEV) ## send 10,000 made-up requests to the server; none may be answered with a 5xx
 	GYMRAIL_FUZZ_REQUESTS=10000 $(BIN)/python -m pytest $(PYTEST_ARGS) tests/core/serving/test_schemathesis.py
 
+chaos: $(INSTALLED_DEV) ## collect 10,000 rollouts while everything is killed and breaks; none may be lost, doubled or changed
+	$(BIN)/python -m tests.chaos.run $(CHAOS_ARGS)
+
 conformance: $(INSTALLED_DEV) ## run the official MCP conformance suite against `gymrail serve`; npm installs it into .interop once
 	$(BIN)/python -m tests.conformance.run
 
@@ -53,6 +58,12 @@ bench: $(INSTALLED_DEV) ## measure rollouts per second, CPU and memory, as ratio
 
 bench-serving: $(INSTALLED_DEV) .interop/fastmcp/installed-$(FASTMCP) ## measure tool calls over HTTP and MCP, beside FastAPI and FastMCP
 	$(BIN)/python benchmarks/serving.py
+
+bench-collect: $(INSTALLED_DEV) ## measure the journal, worker processes, Ray, a million-row resume and memory while collecting
+	$(BIN)/python benchmarks/collect.py
+
+bench-export: $(INSTALLED_DEV) ## export a million rollouts to SFT and DPO: rollouts per second and memory
+	$(BIN)/python benchmarks/export.py
 
 install: $(INSTALLED_RUN) ## install what the quickstart needs
 install-dev: $(INSTALLED_DEV) ## install what the tests and the benchmark need too

@@ -25,7 +25,7 @@ def test_an_example_environment_passes_the_contract(name: str) -> None:
 
 def test_every_python_block_is_one_of_the_example_files() -> None:
     examples = {path.read_text(encoding="utf-8") for path in (DOCS / "examples").glob("*.py")}
-    for page in ("environments.md", "trl.md"):
+    for page in ("environments.md", "export.md", "scale.md", "trl.md"):
         for block in re.findall(r"```python\n(.*?)```", (DOCS / page).read_text(encoding="utf-8"), re.DOTALL):
             assert block in examples, f"{page}: {block[:80]}"
 

@@ -12,7 +12,10 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 CODE_FOLDERS = ("src", "mcp_servers", "environments", "adapters")
 FRAMEWORKS = {"torch", "transformers", "trl", "ray", "mcp", "fastapi"}
-EXTRAS_ONLY = FRAMEWORKS | {"accelerate", "datasets", "math_verify", "matplotlib", "unsloth", "uvicorn", "vllm"}
+EXTRAS_ONLY = FRAMEWORKS | {
+    "accelerate", "datasets", "math_verify", "matplotlib", "opentelemetry", "prometheus_client", "unsloth", "uvicorn",
+    "vllm",
+}  # fmt: skip
 BROAD_EXCEPTIONS = {"Exception", "BaseException"}
 MAX_PYTHON_LINES = 500
 

@@ -15,13 +15,13 @@ import math
 import time
 import uuid
 from collections.abc import Sequence
-from dataclasses import dataclass
 from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 from gymrail.environment import Environment, Reply, ToolServer, servers_of, user_message
 from gymrail.errors import EpisodeClosed, EpisodeFailed, Failure, InputError, Stage, ToolError, did_you_mean, guard
-from gymrail.rollout import Outcome, Rollout, ToolCall, Verdict, check_reward
+from gymrail.limits import DEFAULT_LIMITS, Limits
+from gymrail.rollout import Outcome, Reason, Rollout, ToolCall, Verdict, check_reward
 from gymrail.task import Item, Task
 from gymrail.tools import ToolSpec, dump_json, invoke, printable, render
 
@@ -29,30 +29,12 @@ if TYPE_CHECKING:
     from gymrail.spec import EnvironmentSpec
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """Seconds that an episode and its parts may take; past one, the rollout is `failed(timeout)`."""
-
-    call_seconds: float = 60.0
-    """One tool call, unless the tool has its own limit."""
-    seed_seconds: float = 120.0
-    verify_seconds: float = 300.0
-    episode_seconds: float = 3600.0
-    """From the opening to the verdict."""
-    idle_seconds: float = 900.0
-    """Time to live: an episode that nobody touches for so long is expired, and is closed by its next use or its
-    reaper."""
-
-
-DEFAULT_LIMITS = Limits()
-
-
 class Episode:
     """A live environment instance with its journal. Make one with `Episode.open`."""
 
     __slots__ = (
         "_calls_by_id", "_closed", "_failure", "_lock", "_opened", "_running", "_touched", "_verifying",
-        "environment", "limits", "rollout", "spec", "table",
+        "environment", "limits", "refused_by", "rollout", "spec", "table",
     )  # fmt: skip
 
     def __init__(
@@ -76,6 +58,8 @@ class Episode:
         self._opened = self._touched = time.monotonic()
         self._failure: Failure | None = None
         self._closed = False
+        self.refused_by: Reason | None = None
+        """The limit by which a tool call was not run; the rollout ends there."""
         self._verifying: asyncio.Task[Verdict] | None = None
         self._lock = None if task.allows_parallel_calls else asyncio.Lock()
 
@@ -151,6 +135,11 @@ class Episode:
     def remaining_seconds(self) -> float:
         return max(0.0, self._opened + self.limits.episode_seconds - time.monotonic())
 
+    @property
+    def seconds(self) -> float:
+        """Since the opening."""
+        return time.monotonic() - self._opened
+
     def touch(self) -> None:
         """Start the time to live anew: its agent is at work, though it calls nothing."""
         self._touched = time.monotonic()
@@ -170,7 +159,7 @@ class Episode:
 
         Raises:
             EpisodeFailed: the tool broke, or a deadline passed; the episode is failed from now on.
-            EpisodeClosed: closed, judged, or expired.
+            EpisodeClosed: closed, judged, expired, or out of tool calls.
             InputError: `call_id` was used before for another call, or `arguments` is no JSON.
         """
         arguments = _as_text(arguments)
@@ -179,6 +168,10 @@ class Episode:
         if known is not None:
             return await self._recorded(known, name, arguments)
         await self._check_usable("tool")
+        limit = self.limits.tool_call_limit
+        if limit is not None and len(self.rollout.calls) >= limit:
+            self.refused_by = "tool_call_limit"
+            raise EpisodeClosed(f"This episode has had its {limit} tool calls and takes no more.")
         call = ToolCall(key, name, arguments)
         self._calls_by_id[key] = call
         self._running[key] = None
@@ -354,6 +347,8 @@ class Episode:
         rollout = self.rollout
         rollout.outcome = outcome
         rollout.timing.total = time.monotonic() - self._opened
+        if self.limits.prices is not None:
+            rollout.cost = self.limits.prices.cost(rollout.usage)
         if outcome.status in ("failed", "cancelled"):
             rollout.reward, rollout.reward_components = None, {}
         assert outcome.status != "scored" or rollout.reward is not None, "a scored rollout has been verified"

@@ -21,6 +21,7 @@ _ITEM_TYPES = ("message", "function_call", "function_call_output", "reasoning")
 TOKEN_FIELDS = ("prompt_token_ids", "generation_token_ids", "generation_log_probs")
 """NeMo Gym's training fields; they stand on the last item of a model call, and on the assistant message of a chat
 completion."""
+_NO_TOKENS = frozenset(TOKEN_FIELDS).isdisjoint
 
 
 def to_messages(
@@ -44,6 +45,15 @@ def to_messages(
     names: dict[str, str] = {}
     for item in items:
         kind = item.get("type") or "message"
+        if kind == "function_call_output":  # first, and without a further call: this runs for every item of every step
+            turn = None
+            call_id, output = item["call_id"], item.get("output", "")
+            content = output if output.__class__ is str else _content(output)
+            answer = {"role": "tool", "tool_call_id": call_id, "content": content}
+            if call_id in names:
+                answer["name"] = names[call_id]
+            messages.append(answer)
+            continue
         role = item.get("role")
         if role == "assistant" or kind == "function_call" or kind == "reasoning":
             # Two model calls in a row (a retried answer) stay two messages: the first call's token fields close its
@@ -60,28 +70,18 @@ def to_messages(
             _extend_turn(turn, item, kind, arguments)
             if kind == "function_call":
                 names[item["call_id"]] = item["name"]
-            is_closed = False
-            for field in TOKEN_FIELDS:
-                if field in item:
-                    is_closed = True
-                    if keep_tokens:
-                        turn[field] = item[field]
+            is_closed = not _NO_TOKENS(item)
+            if is_closed and keep_tokens:
+                turn.update((field, item[field]) for field in TOKEN_FIELDS if field in item)
             continue
         turn = None
-        if kind == "function_call_output":
-            call_id = item["call_id"]
-            output = {"role": "tool", "tool_call_id": call_id, "content": _content(item.get("output", ""))}
-            if call_id in names:
-                output["name"] = names[call_id]
-            messages.append(output)
-        elif kind != "message" or role is None:
+        if kind != "message" or role is None:
             raise InputError(
                 f"An item of type {kind!r} (role {role!r}) has no chat form. {did_you_mean(kind, _ITEM_TYPES)}"
             )
-        else:
-            messages.append(
-                {"role": "system" if role == "developer" else role, "content": _content(item.get("content", ""))}
-            )
+        messages.append(
+            {"role": "system" if role == "developer" else role, "content": _content(item.get("content", ""))}
+        )
     return messages
 
 
@@ -146,7 +146,10 @@ def _extend_turn(turn: Message, item: Item, kind: str, arguments: Literal["text"
         written = item.get("arguments") or "{}"
         value = written if arguments == "text" else _object(written)
         call = {"id": item["call_id"], "type": "function", "function": {"name": item["name"], "arguments": value}}
-        turn.setdefault("tool_calls", []).append(call)
+        if "tool_calls" in turn:
+            turn["tool_calls"].append(call)
+        else:
+            turn["tool_calls"] = [call]
     else:
         turn["content"] = _content(item.get("content", ""))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from gymrail.agents.tool_loop import Agent, ToolLoop
@@ -19,6 +20,22 @@ _SLACK_SECONDS = 0.05
 """The limit on the whole talk comes after the limits of its parts, which say what took so long. One timer for the talk
 instead of one per model call saves a twentieth of an episode's CPU time."""
 
+Watch = Callable[..., Awaitable[Rollout]]
+"""Takes what `play` takes, and plays it by calling `play` with an `episode_class` of its own."""
+
+_watch: Watch | None = None
+
+
+def watch(playing: Watch | None) -> None:
+    """Have every episode of this process played by `playing`, as tracing does; None plays them as they are."""
+    global _watch
+    _watch = playing
+
+
+def is_watched() -> bool:
+    """Whether somebody watches the episodes of this process."""
+    return _watch is not None
+
 
 async def play(
     spec: EnvironmentSpec,
@@ -30,6 +47,7 @@ async def play(
     task_index: int = 0,
     repeat: int = 0,
     attempt: int = 1,
+    episode_class: type[Episode] = Episode,
 ) -> Rollout:
     """Play an episode and return its rollout, with an outcome whatever happened: what breaks is `failed`, and has no
     reward.
@@ -39,8 +57,10 @@ async def play(
         InputError: the task does not fit the environment.
     """
     identity: dict[str, Any] = {"task_index": task_index, "repeat": repeat, "attempt": attempt}
+    if _watch is not None and episode_class is Episode:
+        return await _watch(spec, task, model, agent=agent, limits=limits, **identity)
     try:
-        episode = await Episode.open(spec, task, limits=limits, **identity)
+        episode = await episode_class.open(spec, task, limits=limits, **identity)
     except EpisodeFailed as error:
         return failed_before_opening(spec, task, error, **identity)
     reason: Reason | None = None

@@ -42,6 +42,9 @@ class MixtureEntry(_Section):
     """A file that `gymrail profile` wrote: train on its tasks instead of the split's."""
     pass_rate: tuple[float, float] = (0.0, 1.0)
     """With `profile`: only on tasks whose pass rate lies within, such as [0.1, 0.9]."""
+    weight_by: Literal["pass_rate"] | None = None
+    """With `profile`: `pass_rate` draws each task as often as it teaches, in proportion to p (1 - p) as its rollouts
+    let expect (see `gymrail.data.profiled.signal_of`); all tasks equally often by default."""
     config: dict[str, Any] = {}
     """Settings of the environment."""
 
@@ -52,6 +55,8 @@ class MixtureEntry(_Section):
             raise ValueError(f"pass_rate is [{low:g}, {high:g}]; it must be two numbers from 0 to 1, lower one first")
         if self.profile is None and (low, high) != (0.0, 1.0):
             raise ValueError("pass_rate needs `profile`: `gymrail profile RUN -o FILE` writes one")
+        if self.profile is None and self.weight_by is not None:
+            raise ValueError("weight_by needs `profile`: `gymrail profile RUN -o FILE` writes one")
         return self
 
 
@@ -66,6 +71,14 @@ class AgentSection(_Section):
     episode_seconds: float = Field(3600.0, gt=0)
     retries: int = Field(1, ge=0)
     """How often an episode that failed for a passing reason is played again."""
+    token_limit: int | None = Field(None, ge=1)
+    """Input and output tokens per episode; at this and the limits below, the rollout is truncated and judged."""
+    output_token_limit: int | None = Field(None, ge=1)
+    """Output tokens per episode."""
+    tool_call_limit: int | None = Field(None, ge=1)
+    """Tool calls per episode."""
+    time_limit_seconds: float | None = Field(None, gt=0)
+    """Seconds after which no step begins; what a slow episode has reached is judged, not lost."""
 
 
 class SamplingSection(_Section):

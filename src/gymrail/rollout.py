@@ -20,7 +20,7 @@ from gymrail.errors import EpisodeFailed, Failure
 from gymrail.task import Item, Task
 from gymrail.tools import Output
 
-_ADDED = (
+ADDED_FIELDS = (
     "response",
     "reward",
     "reward_components",
@@ -32,7 +32,10 @@ _ADDED = (
 """What a record adds to its task's row."""
 
 Status = Literal["scored", "truncated", "failed", "cancelled"]
-Reason = Literal["max_steps", "max_output_tokens", "context", "content_filter"]
+Reason = Literal[
+    "max_steps", "max_output_tokens", "context", "content_filter",
+    "token_limit", "output_token_limit", "tool_call_limit", "time_limit", "cost_limit",
+]  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +94,24 @@ class Usage(NamedTuple):
 
     input_tokens: int = 0
     output_tokens: int = 0
+    cached_tokens: int = 0
+    """Of the input tokens, those that the endpoint says it had in its cache."""
+
+    def plus(self, other: Usage) -> Usage:
+        # By places, and past NamedTuple's own constructor: half the time, after every model call.
+        return tuple.__new__(Usage, (self[0] + other[0], self[1] + other[1], self[2] + other[2]))
+
+    @classmethod
+    def from_row(cls, usage: Any) -> Usage:
+        """Read a Responses `usage`; what is no count counts as 0."""
+        if not isinstance(usage, Mapping):
+            return cls()
+        details = usage.get("input_tokens_details")
+        cached = details.get("cached_tokens") if isinstance(details, Mapping) else 0
+        return cls(_count(usage.get("input_tokens")), _count(usage.get("output_tokens")), _count(cached))
+
+
+NO_USAGE = Usage()
 
 
 @dataclass(slots=True)
@@ -131,12 +152,16 @@ class Rollout:
     """Rewards given along the way by `Environment.reply`; the verifier decides what they count for."""
     steps: int = 0
     """Model calls."""
-    usage: Usage = field(default_factory=Usage)
+    usage: Usage = NO_USAGE
     timing: Timing = field(default_factory=Timing)
     model: str = ""
     group: str | None = None
     """What the task's rollouts share where that is not the task's id: another program's row does not tell the task's
     fields from the verdict's."""
+    cost: float | None = None
+    """US dollars for the model's tokens, those of earlier attempts too; None where no prices are given."""
+    earlier_usage: Usage = NO_USAGE
+    """Tokens of the attempts before this one, which are not in `usage`."""
     source: Mapping[str, Any] | None = field(default=None, init=False)
     """The row as another program wrote it, which `to_row` gives back. A copy by `dataclasses.replace` has none: it is
     written as ours."""
@@ -177,6 +202,12 @@ class Rollout:
     def is_trainable(self) -> bool:
         """Scored, or truncated with a reward: everything else is masked or sampled again."""
         return self.outcome is not None and self.outcome.status in ("scored", "truncated") and self.reward is not None
+
+    def add_earlier(self, attempt: Rollout) -> None:
+        """Count what the attempt before this one used up: it is spent, though nothing else is kept of it."""
+        self.earlier_usage = attempt.earlier_usage.plus(attempt.usage)
+        if attempt.cost is not None:
+            self.cost = attempt.cost + (self.cost or 0.0)
 
     def model_calls(self) -> Iterator[Item]:
         """The items that carry a model call's tokens."""
@@ -222,7 +253,7 @@ class Rollout:
     def _own_fields(self) -> dict[str, Any]:
         assert self.outcome is not None
         task_row = self.task.row
-        shadowed = {name: task_row[name] for name in _ADDED if name in task_row}
+        shadowed = {name: task_row[name] for name in ADDED_FIELDS if name in task_row}
         return {
             # A task may have a field called `reward` itself; it comes back from here.
             **({"shadowed": shadowed} if shadowed else {}),
@@ -238,8 +269,10 @@ class Rollout:
             "verdict": self.verdict_reason,
             "step_rewards": self.step_rewards,
             "steps": self.steps,
-            "timing": asdict(self.timing),
-            "calls": [asdict(call) for call in self.calls],
+            **({"cost": self.cost} if self.cost is not None else {}),
+            **({"earlier_usage": _usage_row(self.earlier_usage)} if any(self.earlier_usage) else {}),
+            "timing": _timing_row(self.timing),
+            "calls": [_call_row(call) for call in self.calls],
         }
 
     @classmethod
@@ -247,15 +280,16 @@ class Rollout:
         """Read a journal line, ours or NeMo Gym's. A row without our fields counts as scored when it has a reward, else
         as failed."""
         own = row.get("gymrail") or {}
-        task_row = {key: value for key, value in row.items() if key not in _ADDED}
+        task_row = {key: value for key, value in row.items() if key not in ADDED_FIELDS}
         task = task_type.from_row({**task_row, **own.get("shadowed", {})}, "rollout row")
+        if "task_id" in own:
+            vars(task)["id"] = own["task_id"]  # the same hash again would cost a fifth of reading a row
         response = row.get("response") or {}
         prompt = task.input_items
         reward = row.get("reward")
         failure = Failure(**own["failure"]) if own.get("failure") else None
         if failure is None and not own and reward is None:
             failure = Failure("infrastructure", "verify", str(row.get("_ng_failure_class") or "the row has no reward"))
-        usage = response.get("usage") or {}
         agent = row.get("agent_ref")
         rollout = cls(
             environment=own.get("environment") or (agent.get("name", "") if isinstance(agent, Mapping) else ""),
@@ -276,7 +310,9 @@ class Rollout:
             verdict_reason=own.get("verdict"),
             step_rewards=list(own.get("step_rewards") or ()),
             steps=own.get("steps", 0),
-            usage=Usage(usage.get("input_tokens", 0), usage.get("output_tokens", 0)),
+            usage=Usage.from_row(response.get("usage")),
+            cost=own.get("cost"),
+            earlier_usage=Usage.from_row(own.get("earlier_usage")),
             timing=Timing(**own["timing"]) if "timing" in own else Timing(started_at=response.get("created_at", 0.0)),
             model=str(response.get("model", "")),
             group=own.get("group") if own else _group_of(row),
@@ -340,11 +376,37 @@ def check_reward(verdict: Verdict, allowed: tuple[float, float]) -> None:
         raise EpisodeFailed(Failure("reward", "verify", message))
 
 
+# `asdict`, which copies whatever a record holds, would be half of the price of a journal line.
+def _call_row(call: ToolCall) -> dict[str, Any]:
+    return {
+        "call_id": call.call_id,
+        "name": call.name,
+        "arguments": call.arguments,
+        "output": call.output,
+        "is_error": call.is_error,
+        "seconds": call.seconds,
+    }
+
+
+def _timing_row(timing: Timing) -> dict[str, float]:
+    return {
+        "started_at": timing.started_at,
+        "total": timing.total,
+        "model": timing.model,
+        "tools": timing.tools,
+        "verify": timing.verify,
+    }
+
+
 def _usage_row(usage: Usage) -> dict[str, Any]:
     return {
         "input_tokens": usage.input_tokens,
-        "input_tokens_details": {"cached_tokens": 0},
+        "input_tokens_details": {"cached_tokens": usage.cached_tokens},
         "output_tokens": usage.output_tokens,
         "output_tokens_details": {"reasoning_tokens": 0},
         "total_tokens": usage.input_tokens + usage.output_tokens,
     }
+
+
+def _count(value: Any) -> int:
+    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else 0

@@ -5,14 +5,15 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import itertools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from gymrail.environment import Environment, tool_table
 from gymrail.errors import InputError, did_you_mean, guard
@@ -61,6 +62,14 @@ class DatasetEntry(BaseModel):
     size: int | None = None
     """Tasks that a generator makes by default."""
     license: str | None = None
+    prompt: str | None = None
+    """A prompt config, relative to environment.yaml, for rows that have no prompt of their own: docs/data.md."""
+
+    @model_validator(mode="after")
+    def _generated_tasks_have_prompts(self) -> Self:
+        if self.prompt is not None and self.source == "generator":
+            raise ValueError(f"dataset {self.name!r} is generated, and its tasks have prompts; 'prompt' is for files")
+        return self
 
 
 class AgentSettings(BaseModel):
@@ -261,10 +270,7 @@ class EnvironmentSpec:
             return
         from gymrail.data.sources import read_dataset  # the core's vocabulary stands below `data`
 
-        for index, task in enumerate(read_dataset(entry, self)):
-            if limit is not None and index >= limit:
-                return
-            yield task
+        yield from itertools.islice(read_dataset(entry, self), limit)
 
 
 def make_config(cls: type[Environment[Any]], values: Mapping[str, Any], name: str) -> Any:

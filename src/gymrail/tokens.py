@@ -10,11 +10,12 @@ sequence begins.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from gymrail.errors import GymrailError
 from gymrail.rollout import Rollout
+from gymrail.task import Item
 
 
 class TokenError(GymrailError):
@@ -49,12 +50,25 @@ def sequences_of(rollout: Rollout) -> list[TokenSequence]:
     Raises:
         TokenError: no model call carries tokens, or the fields' lengths or values contradict each other.
     """
+    return chains_of(rollout.model_calls(), f"Rollout {rollout.id}", rollout.model)
+
+
+def chains_of(calls: Iterable[Item], where: str, model: str) -> list[TokenSequence]:
+    """Return the same from the items that carry the model calls' tokens; `where` begins the text of an error.
+
+    Raises:
+        TokenError: as `sequences_of`.
+    """
     chains: list[TokenSequence] = []
     seen: list[int] = []
-    for number, item in enumerate(rollout.model_calls()):
-        prompt, sampled = item["prompt_token_ids"], item["generation_token_ids"]
-        log_probs = item["generation_log_probs"]
-        _check(rollout, number, sampled, log_probs)
+    for number, item in enumerate(calls):
+        prompt, sampled = item.get("prompt_token_ids"), item["generation_token_ids"]
+        log_probs = item.get("generation_log_probs")
+        if prompt is None or log_probs is None:
+            raise TokenError(
+                f"{where}, model call {number}: sampled token ids without those of the prompt or log-probs."
+            )
+        _check(where, number, sampled, log_probs)
         if not chains or prompt[: len(seen)] != seen:
             chains.append(TokenSequence(list(prompt)))
         else:
@@ -69,9 +83,7 @@ def sequences_of(rollout: Rollout) -> list[TokenSequence]:
         chain.log_probs += log_probs
         seen = [*prompt, *sampled]
     if not chains:
-        raise TokenError(
-            f"Rollout {rollout.id} carries no token ids: its model ({rollout.model or 'unknown'}) did not give them."
-        )
+        raise TokenError(f"{where} carries no token ids: its model ({model or 'unknown'}) did not give them.")
     return chains
 
 
@@ -104,14 +116,12 @@ def _token(ids: Sequence[int], at: int) -> str:
     return str(ids[at]) if at < len(ids) else "the end"
 
 
-def _check(rollout: Rollout, number: int, sampled: Sequence[int], log_probs: Sequence[float]) -> None:
+def _check(where: str, number: int, sampled: Sequence[int], log_probs: Sequence[float]) -> None:
     if len(sampled) != len(log_probs):
         raise TokenError(
-            f"Rollout {rollout.id}, model call {number}: {len(sampled)} sampled tokens but {len(log_probs)} log-probs; "
+            f"{where}, model call {number}: {len(sampled)} sampled tokens but {len(log_probs)} log-probs; "
             "they must be equal."
         )
     for value in log_probs:
         if value is None or not math.isfinite(value) or value > 1e-4:
-            raise TokenError(
-                f"Rollout {rollout.id}, model call {number}: log-prob {value!r}; it must be finite and at most 0."
-            )
+            raise TokenError(f"{where}, model call {number}: log-prob {value!r}; it must be finite and at most 0.")

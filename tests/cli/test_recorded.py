@@ -168,6 +168,42 @@ def test_files_of_nemo_gyms_shape_are_read_with_the_environment_named(run, playe
     assert "add --env" in unnamed.stderr
 
 
+@pytest.mark.parametrize("has_places", [True, False])
+def test_rollouts_that_leave_out_their_tasks_fields_get_them_from_the_tasks_file(
+    run, played, tmp_path: Path, has_places: bool
+) -> None:
+    file, folder = played
+    ours = sorted(rows(folder).values(), key=lambda row: (row["_ng_task_index"], row["_ng_rollout_index"]))
+    kept = ["responses_create_params", "response", "reward"]
+    kept += ["_ng_task_index", "_ng_rollout_index"] if has_places else []
+    rollouts, tasks = tmp_path / "theirs.jsonl", tmp_path / "tasks.jsonl"
+    rollouts.write_text("".join(json.dumps({name: row[name] for name in kept}) + "\n" for row in ours))
+    lines = {
+        row["_ng_task_index"]: {"responses_create_params": row["responses_create_params"], "goal": row["goal"]}
+        for row in ours
+    }
+    tasks.write_text("".join(json.dumps(row) + "\n" for row in lines.values()))
+    alone = run("reverify", rollouts, "--env", file, "--output", tmp_path / "alone", "--json")
+    assert (alone.code, json.loads(alone.stdout)["unjudged"]) == (1, 20)
+    assert "field 'goal': Field required" in alone.stdout
+    done = run("reverify", rollouts, "--env", file, "--tasks", tasks, "--output", tmp_path / "again", "--json")
+    assert done.code == 0
+    assert json.loads(done.stdout)["unchanged"] == 20
+    assert all(row["goal"] for row in rows(tmp_path / "again").values())
+    shown = run("replay", rollouts, "--env", file, "--rollout", "3:0" if has_places else "0:0", "--tasks", tasks)
+    assert shown.code == 0
+    # A corrected answer in the tasks file is what the run is judged by.
+    tasks.write_text("".join(json.dumps({**row, "goal": row["goal"] + 10}) + "\n" for row in lines.values()))
+    wrong = run("reverify", rollouts, "--env", file, "--tasks", tasks, "--output", tmp_path / "wrong", "--json")
+    earned = sum(row["reward"] == 1.0 for row in ours)
+    assert (json.loads(wrong.stdout)["changed"], earned > 0) == (earned, True)
+    tasks.write_text(json.dumps(lines[0]) + "\n")
+    missing = run("reverify", rollouts, "--env", file, "--tasks", tasks, "--output", tmp_path / "missing")
+    assert missing.code == 2
+    assert "give the file that the run was played from" in missing.stderr.lower()
+    assert not (tmp_path / "missing").exists()
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

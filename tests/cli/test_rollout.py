@@ -8,6 +8,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+import yaml
 
 BLOCKING_SEED = """
     async def seed(self) -> None:
@@ -58,6 +59,51 @@ def test_the_summary_and_the_metrics_show_the_same_table(run, echo: Path, tmp_pa
     assert shown.stdout.startswith(table)
     assert "4 tasks played more than once, 100% of them with equal rewards" in shown.stdout
     assert json.loads(run("metrics", tmp_path / "run", "--json").stdout)["overall"]["rollouts"] == 8
+
+
+def test_a_compressed_run_goes_on_and_every_command_reads_it(run, echo: Path, tmp_path: Path) -> None:
+    pytest.importorskip("zstandard")
+    folder, again = tmp_path / "run", tmp_path / "again"
+    arguments = ("rollout", echo, "-m", "oracle:0.5", "-k", 2, "--run", folder)
+    assert run(*arguments, "-n", 4, "--compress", "zstd").code == 0
+    assert run(*arguments, "-n", 6, "--resume").code == 0
+    assert sorted(path.name for path in folder.iterdir() if ".jsonl" in path.name and path.suffix == ".zst") == [
+        "failures.jsonl.zst",
+        "rollouts.jsonl.zst",
+        "tasks.jsonl.zst",
+    ]
+    found = json.loads(run("metrics", folder, "--json").stdout)
+    assert found["overall"]["rollouts"] == 12
+    assert json.loads(run("metrics", folder / "rollouts.jsonl.zst", "--json").stdout)["overall"] == found["overall"]
+    assert run("profile", folder, "-o", tmp_path / "profile.jsonl").stdout.startswith("Wrote 6 tasks")
+    assert run("export", "sft", folder, "-o", tmp_path / "sft.jsonl").code == 0
+    assert run("replay", folder, "--rollout", "5:1").code == 0
+    assert "Of 12 rollouts 0 changed" in run("reverify", folder, "--output", again).stdout
+    assert (
+        "Of 12 rollouts 0 changed"
+        in run("reverify", folder / "rollouts.jsonl.zst", "--env", echo, "--output", tmp_path / "third").stdout
+    )
+
+
+def test_a_plain_run_is_not_compressed_half_way(run, echo: Path, tmp_path: Path) -> None:
+    arguments = ("rollout", echo, "-m", "oracle", "-n", 2, "--run", tmp_path / "run")
+    run(*arguments)
+    done = run(*arguments, "--resume", "--compress", "zstd")
+    assert done.code == 2
+    assert "is not compressed, and a run has one form: leave out --compress to go on with it" in done.stderr
+
+
+def test_a_run_remembers_its_tasks_and_what_they_come_from(run, echo: Path, tmp_path: Path) -> None:
+    arguments = ("rollout", echo, "word_math", "-m", "oracle", "-n", 3, "-k", 2, "--run", tmp_path / "run")
+    run(*arguments)
+    run(*arguments, "--resume")
+    tasks = [json.loads(line) for line in (tmp_path / "run/tasks.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert [(task["agent_ref"]["name"], task["_ng_task_index"]) for task in tasks] == [
+        (name, index) for index in range(3) for name in ("echo", "word_math")
+    ]
+    config = yaml.safe_load((tmp_path / "run/config.yaml").read_text(encoding="utf-8"))
+    assert sorted(config["datasets"]) == ["echo", "word_math"]
+    assert list(config["resumed"][0]) == ["at"]  # nothing was different
 
 
 def test_a_scripted_model_plays_its_turns(run, tmp_path: Path) -> None:
@@ -114,6 +160,8 @@ def test_ctrl_c_exits_with_130_and_leaves_a_run_that_goes_on(run, echo: Path, tm
         assert process.stderr is not None
         try:
             assert any(line == "blocked\n" for line in process.stderr)
+            process.send_signal(signal.SIGINT)  # what is in flight never ends here, so a second one is needed
+            assert any(line.startswith("Interrupted: finishing 1 rollout in flight") for line in process.stderr)
             process.send_signal(signal.SIGINT)
             stdout, stderr = process.communicate(timeout=30)
         finally:
@@ -229,8 +277,8 @@ def test_exported_rows_are_the_rollouts_that_earned_enough(run, echo: Path, tmp_
 def test_an_export_without_a_row_fails_and_writes_no_file(run, echo: Path, tmp_path: Path) -> None:
     run("rollout", echo, "-m", "oracle", "-n", 3, "--run", tmp_path / "run")
     done = run("export", "dpo", tmp_path / "run", "-o", tmp_path / "dpo.jsonl")
-    assert done.code == 1
-    assert "makes a row" in done.stderr
+    assert done.code == 2
+    assert "makes a row of dpo. Removed by: tasks with one rollout: 3" in done.stderr
     assert not (tmp_path / "dpo.jsonl").exists()
 
 

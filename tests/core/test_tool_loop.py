@@ -162,14 +162,14 @@ def test_an_endpoint_that_numbers_its_calls_from_zero_every_turn_gets_no_stale_r
 
 
 def test_the_request_has_no_word_of_the_verifiers_side() -> None:
-    task = Task.ask("Go", parameters={"temperature": 0.1, "top_p": 0.5}, secret="42")
+    task = Task.ask("Go", parameters={"temperature": 0.1, "top_p": 0.5}, secret="hidden-gold")
     model = Says([function_call("add", '{"by": 1}', "a")], [message("ok")])
     run(model, task, agent=ToolLoop(parameters=(("temperature", 0.7),)))
     assert [length for length, _ in model.requests] == [1, 3]
     request = model.requests[0][1]
     assert request.parameters == {"temperature": 0.7, "top_p": 0.5}
     assert [row["name"] for row in request.tools] == ["add", "finish"]
-    assert "42" not in repr(request)
+    assert "hidden-gold" not in repr(request)
 
 
 def test_a_script_begins_after_the_turns_that_the_prompt_has() -> None:

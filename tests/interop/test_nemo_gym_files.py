@@ -111,3 +111,23 @@ def test_the_command_line_reads_their_rollout_file(server: str, tmp_path: Path) 
     CliRunner().invoke(app, ["profile", str(path), "-o", str(tmp_path / "profile.jsonl")])
     profiled = [orjson.loads(line) for line in (tmp_path / "profile.jsonl").read_bytes().splitlines()]
     assert sorted(row["_profile"]["pass_rate"] for row in profiled) == sorted(row["reward"] for row in rows)
+
+
+def test_their_mcqa_rollouts_are_judged_again_with_their_tasks_file(tmp_path: Path) -> None:
+    (folder,) = nemo_gym.HOME.glob("lib/python*/site-packages/resources_servers/mcqa/data")
+    path, tasks = folder / "example_rollouts.jsonl", folder / "example.jsonl"
+    rows = nemo_gym.data("mcqa", "example_rollouts.jsonl")
+    assert all("options" not in row for row in rows)
+    done = CliRunner().invoke(
+        app, ["reverify", str(path), "--env", "mcqa", "--tasks", str(tasks), "-o", str(tmp_path / "again"), "--json"]
+    )
+    found = orjson.loads(done.stdout)
+    assert (done.exit_code, found["rollouts"], found["unjudged"]) == (0, len(rows), 0)
+    again = [orjson.loads(line) for line in (tmp_path / "again/rollouts.jsonl").read_bytes().splitlines()]
+    known = {
+        row["responses_create_params"]["input"][-1]["content"]: row for row in nemo_gym.data("mcqa", "example.jsonl")
+    }
+    for row in again:
+        task = known[row["responses_create_params"]["input"][-1]["content"]]
+        assert (row["options"], row["expected_answer"]) == (task["options"], task["expected_answer"])
+        assert row["reward"] == float(row["gymrail"]["metrics"]["extracted_answer"] == task["expected_answer"])

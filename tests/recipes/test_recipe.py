@@ -84,3 +84,21 @@ def test_a_missing_recipe_names_those_nearby(file: Path) -> None:
 def test_an_unknown_environment_names_the_nearest(file: Path) -> None:
     with pytest.raises(InputError, match="Did you mean 'word_math'"):
         load_recipe(file, ["mixture.0.environment=word_maths"]).specs()
+
+
+def test_tasks_are_weighed_by_a_profile_alone(file: Path) -> None:
+    entry = load_recipe(file, ["mixture.0.profile=tasks.jsonl", "mixture.0.weight_by=pass_rate"]).mixture[0]
+    assert (entry.profile, entry.weight_by) == ("tasks.jsonl", "pass_rate")
+    with pytest.raises(InputError, match="weight_by needs `profile`: `gymrail profile RUN -o FILE` writes one"):
+        load_recipe(file, ["mixture.0.weight_by=pass_rate"])
+    with pytest.raises(InputError, match=r"'mixture\.0\.weight_by' is 'mean': Input should be 'pass_rate'"):
+        load_recipe(file, ["mixture.0.weight_by=mean"])
+
+
+def test_limits_of_an_episode_are_checked_and_name_the_nearest_key(file: Path) -> None:
+    agent = load_recipe(file, ["agent.token_limit=5000", "agent.time_limit_seconds=2.5"]).agent
+    assert (agent.token_limit, agent.time_limit_seconds, agent.tool_call_limit) == (5000, 2.5, None)
+    with pytest.raises(InputError, match=r"unknown key 'agent\.tool_calls_limit'\. Did you mean 'tool_call_limit'\?"):
+        load_recipe(file, ["agent.tool_calls_limit=3"])
+    with pytest.raises(InputError, match=r"'agent\.output_token_limit' is 0"):
+        load_recipe(file, ["agent.output_token_limit=0"])

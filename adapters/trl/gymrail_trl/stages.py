@@ -14,6 +14,8 @@ from gymrail.collect.event_loop import run_async
 from gymrail.collect.run_directory import RunDirectory
 from gymrail.collect.runner import Job, collect
 from gymrail.data.export import preference_rows, sft_rows, to_dataset
+from gymrail.data.export.conversation import fingerprint
+from gymrail.data.export.write import SUMMARY
 from gymrail.data.mixture import Member, Mixture
 from gymrail.episode import Limits
 from gymrail.errors import GymrailError, InputError
@@ -58,7 +60,10 @@ def sampling_of(recipe: Recipe) -> Sampling:
 
 
 def limits_of(recipe: Recipe) -> Limits:
-    return Limits(call_seconds=recipe.agent.call_seconds, episode_seconds=recipe.agent.episode_seconds)
+    names = (
+        "call_seconds", "episode_seconds", "token_limit", "output_token_limit", "tool_call_limit", "time_limit_seconds",
+    )  # fmt: skip
+    return Limits(**{name: getattr(recipe.agent, name) for name in names})
 
 
 def mixture_of(recipe: Recipe, specs: Sequence[EnvironmentSpec], split: str | None = None) -> Mixture:
@@ -73,6 +78,7 @@ def mixture_of(recipe: Recipe, specs: Sequence[EnvironmentSpec], split: str | No
             entry.limit,
             Path(entry.profile) if entry.profile else None,
             entry.pass_rate,
+            entry.weight_by,
         )
         for spec, entry in zip(specs, recipe.mixture, strict=True)
     ]
@@ -113,7 +119,7 @@ def evaluate(
 
 
 def rows_from(recipe: Recipe, specs: Sequence[EnvironmentSpec], sources: Iterable[str], algorithm: str) -> Any:
-    """Read run directories and exported JSONL files into one dataset.
+    """Read run directories, exports and JSONL files of rows into one dataset.
 
     Raises:
         InputError: a source does not exist, or nothing in them can be trained on.
@@ -122,17 +128,22 @@ def rows_from(recipe: Recipe, specs: Sequence[EnvironmentSpec], sources: Iterabl
     known = {spec.name: spec for spec in specs} or None
     for source in sources:
         path = Path(source)
+        if (path / SUMMARY).is_file():
+            path = path / "train.jsonl"
+            if not path.is_file():
+                raise InputError(f"data: '{source}' is an export in another format; recipes read --format jsonl.")
         if path.is_dir():
             rollouts = RunDirectory.open(path).rollouts()
             if algorithm == "sft":
                 rows += sft_rows(rollouts, specs=known, min_reward=recipe.min_reward)
             else:
-                rows += map(_to_first_turn, preference_rows(rollouts, specs=known, margin=recipe.margin))
+                pairs = map(_to_first_turn, preference_rows(rollouts, specs=known, margin=recipe.margin))
+                rows += (pair for pair in pairs if fingerprint(pair["chosen"][0]) != fingerprint(pair["rejected"][0]))
         elif path.is_file():
             with path.open(encoding="utf-8") as lines:
                 rows += (json.loads(line) for line in lines if line.strip())
         else:
-            raise InputError(f"data: '{source}' is neither a run directory nor a JSONL file.")
+            raise InputError(f"data: '{source}' is neither a run directory, an export nor a JSONL file.")
     if not rows:
         raise InputError(
             f"data: nothing in {list(sources)} can be trained on with min_reward={recipe.min_reward}, "

@@ -32,7 +32,7 @@ from gymrail.environment import Environment
 from gymrail.episode import Episode
 from gymrail.errors import EpisodeFailed, Failure, InputError, ModelError
 from gymrail.models.model import FinishReason, Model, ModelRequest, ModelResponse, function_call, message
-from gymrail.rollout import Outcome, text_of
+from gymrail.rollout import Outcome, Reason, Usage, text_of
 
 SERVER_NAME = "env"
 MODEL_NAME = "gymrail"
@@ -75,7 +75,8 @@ class StageReport(NamedTuple):
     calls: int
     failure: Failure | None = None
     overflowed: bool = False
-    exhausted: bool = False
+    exhausted_by: Reason | None = None
+    """The limit for which a model call was refused."""
     finish_reason: FinishReason = "stop"
     """Of the last."""
 
@@ -87,8 +88,8 @@ class Stage(Protocol):
     model_url: str | None
 
     @property
-    def is_exhausted(self) -> bool:
-        """Whether the program asked for more model calls than it has."""
+    def exhausted_by(self) -> Reason | None:
+        """The limit for which the program was refused another model call."""
         ...
 
     def finish(self) -> StageReport:
@@ -111,6 +112,8 @@ class _Ended(NamedTuple):
     """None where we stopped it."""
     output: str
     errors: str
+    limit: Reason | None = None
+    """Why we stopped it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -265,14 +268,14 @@ async def _watch(process: asyncio.subprocess.Process, stdin: bytes, episode: Epi
     waiting = asyncio.create_task(process.wait())
     deadline = time.monotonic() + episode.remaining_seconds
     try:
-        while not waiting.done() and not episode.is_done and not stage.is_exhausted and episode.failure is None:
+        while not waiting.done() and not episode.is_done and not _limit_of(episode, stage) and episode.failure is None:
             episode.touch()
             if time.monotonic() >= deadline:
                 message = f"the program ran longer than the episode's {episode.limits.episode_seconds:g} seconds"
                 raise EpisodeFailed(Failure("timeout", "model", message))
             await asyncio.wait([waiting], timeout=_LOOK_SECONDS)
         if not waiting.done():
-            return _Ended(None, "", "")
+            return _Ended(None, "", "", _limit_of(episode, stage))
         # What it started may hold its pipes open; nobody waits for that.
         await asyncio.wait(readers, timeout=_LOOK_SECONDS)
         _signal(process.pid, signal.SIGKILL)
@@ -284,6 +287,11 @@ async def _watch(process: asyncio.subprocess.Process, stdin: bytes, episode: Epi
     finally:
         for task in (*readers, feeding, waiting):
             task.cancel()
+
+
+def _limit_of(episode: Episode, stage: Stage) -> Reason | None:
+    is_late = episode.limits.reached(Usage(), episode.seconds)  # what its model calls cost is told by the stage
+    return stage.exhausted_by or episode.refused_by or is_late
 
 
 async def _feed(stream: asyncio.StreamWriter, text: bytes) -> None:
@@ -313,8 +321,9 @@ def _take_journal(episode: Episode, output: str) -> None:
 def _outcome(episode: Episode, ended: _Ended, report: StageReport, *, has_model: bool) -> Outcome:
     if episode.failure is not None:
         raise EpisodeFailed(episode.failure)
-    if report.exhausted:
-        return Outcome("truncated", reason="max_steps")
+    limit = report.exhausted_by or episode.refused_by or ended.limit
+    if limit is not None and not episode.is_done:
+        return Outcome("truncated", reason=limit)
     if ended.code is None or episode.is_done:
         return Outcome("scored")  # the environment ended the episode, whatever the program made of that
     if report.overflowed:

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from gymrail.episode import Episode
 from gymrail.errors import ContextOverflow, EpisodeFailed, Failure, InputError, ModelError, guard
 from gymrail.models.model import Model, ModelRequest, ModelResponse
-from gymrail.rollout import Outcome, Usage
+from gymrail.rollout import Outcome, Reason
 from gymrail.task import Item
 
 
@@ -50,6 +50,8 @@ class ToolLoop:
         }
         parameters.update(self.parameters)
         request_of = _Requests(episode, parameters)
+        limits = episode.limits
+        call_limit, has_limits = limits.tool_call_limit, limits.end_between_steps
         while True:
             try:
                 response = await self._ask(episode, model, request_of())
@@ -57,16 +59,21 @@ class ToolLoop:
                 return Outcome("truncated", reason="context")
             episode.touch()
             if response.finish_reason != "stop":
-                return Outcome("truncated", reason=response.finish_reason)
+                return Outcome("truncated", reason=_reason_of(response.finish_reason, episode))
             calls = [item for item in response.items if item.get("type") == "function_call"]
-            if calls:
-                await _run_calls(episode, calls)
-            elif not await _next_user_turn(episode, response):
+            allowed = calls if call_limit is None else calls[: max(0, call_limit - len(rollout.calls))]
+            if allowed:
+                await _run_calls(episode, allowed)
+            elif not calls and not await _next_user_turn(episode, response):
                 return Outcome("scored")
             if episode.is_done:
                 return Outcome("scored")
+            if allowed is not calls and len(allowed) < len(calls):
+                return Outcome("truncated", reason="tool_call_limit")
             if rollout.steps >= max_steps:
                 return Outcome("truncated", reason="max_steps")
+            if has_limits and (reason := limits.reached(rollout.usage, episode.seconds)) is not None:
+                return Outcome("truncated", reason=reason)
 
     async def _ask(self, episode: Episode, model: Model, request: ModelRequest) -> ModelResponse:
         rollout = episode.rollout
@@ -77,8 +84,7 @@ class ToolLoop:
         finally:
             rollout.timing.model += time.perf_counter() - started
         rollout.steps += 1
-        before, new = rollout.usage, response.usage
-        rollout.usage = Usage(before.input_tokens + new.input_tokens, before.output_tokens + new.output_tokens)
+        rollout.usage = rollout.usage.plus(response.usage)
         rollout.model = response.model or rollout.model
         rollout.conversation.extend(response.items)
         return response
@@ -107,12 +113,23 @@ class _Requests:
         self.tools = episode.tool_schemas
 
     def __call__(self) -> ModelRequest:
-        rollout = self.episode.rollout
-        remaining = self.episode.remaining_seconds
+        episode = self.episode
+        rollout, limits, remaining = episode.rollout, episode.limits, episode.remaining_seconds
         if remaining <= 0:
-            message = f"the episode took longer than {self.episode.limits.episode_seconds:g} seconds"
+            message = f"the episode took longer than {limits.episode_seconds:g} seconds"
             raise EpisodeFailed(Failure("timeout", "model", message))
-        return ModelRequest(rollout.conversation, self.tools, self.parameters, rollout.id, remaining)
+        parameters = self.parameters
+        if limits.output_token_limit is not None:
+            left = limits.output_token_limit - rollout.usage.output_tokens
+            parameters = {**parameters, "max_output_tokens": min(left, parameters.get("max_output_tokens") or left)}
+        return ModelRequest(rollout.conversation, self.tools, parameters, rollout.id, remaining)
+
+
+def _reason_of(finish_reason: Reason, episode: Episode) -> Reason:
+    """The model's own limit per answer, or what was left of the episode's."""
+    limit = episode.limits.output_token_limit
+    is_ours = limit is not None and episode.rollout.usage.output_tokens >= limit
+    return "output_token_limit" if is_ours and finish_reason == "max_output_tokens" else finish_reason
 
 
 async def _run_calls(episode: Episode, calls: list[Item]) -> None:

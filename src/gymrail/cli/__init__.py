@@ -12,6 +12,7 @@ import typer
 from typer.core import TyperGroup
 
 from gymrail.cli import check as check_command
+from gymrail.cli import data as data_command
 from gymrail.cli import export as export_command
 from gymrail.cli import list as list_command
 from gymrail.cli import mcp as mcp_command
@@ -48,6 +49,7 @@ class _Commands(TyperGroup):
             "profile",
             "replay",
             "reverify",
+            "data",
             "export",
             "train",
             "serve",
@@ -100,6 +102,7 @@ app.command("metrics", short_help="Print a run in numbers.")(metrics_command.met
 app.command("profile", short_help="Write the tasks of a run with their pass rates.")(profile_command.profile)
 app.command("replay", short_help="Show a rollout and its environment's state, step by step.")(replay_command.replay)
 app.command("reverify", short_help="Judge a run again with today's verifier.")(reverify_command.reverify)
+app.add_typer(data_command.app, name="data")
 app.add_typer(export_command.app, name="export")
 app.command("train", short_help="Train by a recipe.")(train_command.train)
 app.command("serve", short_help="Serve environments over HTTP and MCP.")(serve_command.serve)

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 SHOWN_FAILURES = 5
 WIDE = 100
 """Columns from which on the summary has room for steps and seconds."""
+VERY_WIDE = 130
+"""... and, where tasks were played more than once, for pass@k and the share of groups that teach GRPO nothing."""
 
 
 def metrics(
@@ -103,6 +105,10 @@ def print_summary(out: Console, found: dict[str, Any]) -> None:
 
     headers = ["environment", "rollouts", "reward", "95% interval", "truncated", "failed"]
     headers += ["steps", "seconds"] if out.width >= WIDE else []
+    k = max((int(k) for row in found["environments"].values() for k in row["pass@k"]), default=1)
+    has_groups = out.width >= VERY_WIDE and found["overall"]["groups"]["count"] > 0
+    headers += [f"pass@{k}"] if has_groups and k > 1 else []
+    headers += ["equal groups"] if has_groups else []
     shown = table(*headers, right=tuple(headers[1:]), fixed=("environment",))
     rows = dict(found["environments"])
     if len(rows) > 1:
@@ -119,6 +125,11 @@ def print_summary(out: Console, found: dict[str, Any]) -> None:
             Text("-" if row["steps"] is None else f"{row['steps']:.1f}"),
             Text(number(row["seconds"].get("p50"))),
         ]
+        if has_groups:
+            at_k = row["pass@k"].get(str(k))
+            cells += [Text(number(at_k["mean"] if at_k else None))] if k > 1 else []
+            share = row["groups"]["zero_spread_share"]
+            cells.append(Text("-" if share is None else f"{share:.0%}"))
         shown.add_row(*cells[: len(headers)])
     out.print(shown)
     if found["failures"]:
@@ -169,7 +180,13 @@ def _print_details(out: Console, name: str, row: dict[str, Any]) -> None:
         tools = (f"{tool} {entry['calls']} calls{_errors(entry)}" for tool, entry in row["tools"].items())
         lines.append(("tools", ", ".join(tools)))
     if row["tokens"]["output"]:
-        lines.append(("tokens", f"{row['tokens']['input']:,} in, {row['tokens']['output']:,} out"))
+        cached = f" ({row['tokens']['cached']:,} cached)" if row["tokens"]["cached"] else ""
+        lines.append(("tokens", f"{row['tokens']['input']:,} in{cached}, {row['tokens']['output']:,} out"))
+    if row["cost"]:
+        each = row["cost"]["per_rollout"]
+        lines.append(
+            ("cost", f"${row['cost']['total']:,.6g}, ${each['mean']:.3g} per rollout, at most ${each['max']:.3g}")
+        )
     if row["truncations"]:
         lines.append(("truncated by", ", ".join(f"{reason} {count}" for reason, count in row["truncations"].items())))
     for subset, found in row.get("subsets", {}).items():

@@ -22,6 +22,13 @@ PlayedBy = Annotated[
     str | None,
     typer.Option("--env", metavar=ENVIRONMENT, help="Environment to use instead of the run's; a file's environment."),
 ]
+TasksFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--tasks", metavar="FILE",
+        help="JSONL file of the tasks that were played, where the rollouts leave out their fields.",
+    ),
+]  # fmt: skip
 Configured = Annotated[
     list[str] | None,
     typer.Option("--config", metavar="KEY=VALUE", help="Setting of the environment; may be repeated."),

@@ -58,9 +58,9 @@ def number(value: float | None) -> str:
     return f"{value:.3g}" if 0 < abs(value) < 0.01 else f"{value:.3f}"
 
 
-def show_warnings() -> None:
-    """Send the library's warnings to stderr, each kind a few times."""
-    logger = logging.getLogger("gymrail")
+def show_warnings(library: str = "gymrail") -> None:
+    """Send a library's warnings to stderr, each kind a few times."""
+    logger = logging.getLogger(library)
     for handler in [handler for handler in logger.handlers if isinstance(handler, _Warnings)]:
         logger.removeHandler(handler)
     logger.addHandler(_Warnings(logging.WARNING))

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from gymrail.collect.task_rows import TaskRows
     from gymrail.rollout import Rollout
     from gymrail.spec import EnvironmentSpec
 
@@ -24,9 +25,18 @@ class Recorded:
     """Of the run; empty for a file."""
     renamed: str | None = None
     """What all rollouts of a file are taken for."""
+    tasks: TaskRows | None = None
+    """Where the rollouts' tasks stand whole."""
 
     def rollouts(self) -> Iterator[Rollout]:
-        """Yield the rollouts, each with a key of its own: rows without numbers are counted as repeats."""
+        """Yield the rollouts, each with a key of its own: rows without numbers are counted as repeats.
+
+        Raises:
+            InputError: `tasks` has not the task of one.
+        """
+        return self._rollouts() if self.tasks is None else map(self.tasks.join, self._rollouts())
+
+    def _rollouts(self) -> Iterator[Rollout]:
         from gymrail.collect.journal import key_of, read_rollouts
         from gymrail.collect.run_directory import RunDirectory
 
@@ -53,21 +63,43 @@ class Recorded:
         return {**self.config, "environments": entries}
 
 
-def open_recorded(path: Path, environment: str | None, settings: Sequence[str] = ()) -> Recorded:
+def open_recorded(
+    path: Path, environment: str | None, settings: Sequence[str] = (), tasks: Path | None = None
+) -> Recorded:
     """Open a run directory or a file of rollouts.
 
     Args:
         environment: plays the part of the run's environment of that name, or of its only one.
         settings: KEY=VALUE, for `environment`, or for the only one.
+        tasks: a JSONL file of the tasks that were played.
 
     Raises:
-        InputError: there are no rollouts, an environment cannot be loaded, or it is not clear which is meant.
+        InputError: there are no rollouts, an environment cannot be loaded, it is not clear which is meant, or `tasks`
+            has not the task of every rollout.
     """
     recorded = _open_run(path, environment) if path.is_dir() else _open_file(path, environment)
     if settings:
         recorded = _with_settings(recorded, environment, settings)
     _refuse_removed_secrets(recorded)
-    return recorded
+    if tasks is None:
+        return recorded
+    joined = replace(recorded, tasks=_read_tasks(recorded, tasks))
+    for _ in joined.rollouts():  # before anything is written: a task may be missing
+        pass
+    return joined
+
+
+def _read_tasks(recorded: Recorded, tasks: Path) -> TaskRows:
+    from gymrail.collect.task_rows import TaskRows
+    from gymrail.errors import InputError
+
+    if len(recorded.specs) != 1:
+        names = ", ".join(sorted(recorded.specs))
+        raise InputError(
+            f"--tasks is one environment's file, and '{recorded.path}' has rollouts of {names}; "
+            "go over them environment by environment."
+        )
+    return TaskRows.read(tasks)
 
 
 def _with_settings(recorded: Recorded, environment: str | None, settings: Sequence[str]) -> Recorded:
@@ -114,7 +146,7 @@ def _open_run(path: Path, environment: str | None) -> Recorded:
         return Recorded(path, {spec.name: spec for spec in specs_of(run)}, run.config)
     spec = find(environment)
     entries = entries_of(run)
-    names = {key.environment for key in run.done} | entries.keys()
+    names = run.environments | entries.keys()
     name = spec.name if spec.name in names or len(names) != 1 else next(iter(names))
     if name not in names:
         raise InputError(f"'{path}' has no rollouts of {name!r}. {did_you_mean(name, names)}")

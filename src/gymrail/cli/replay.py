@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gymrail.cli.options import AsJson, Configured, PlayedBy, RunOrFile
+from gymrail.cli.options import AsJson, Configured, PlayedBy, RunOrFile, TasksFile
 
 if TYPE_CHECKING:
     from gymrail.collect.replay import Step
@@ -26,6 +26,7 @@ def replay(
     ] = None,
     environment: PlayedBy = None,
     config: Configured = None,
+    tasks: TasksFile = None,
     as_json: AsJson = False,
 ) -> None:
     """Play a recorded rollout again, without a model, and show its messages and the environment's state.
@@ -39,7 +40,7 @@ def replay(
     from gymrail.collect.replay import replay_steps
     from gymrail.errors import InputError
 
-    recorded = open_recorded(run, environment, config or ())
+    recorded = open_recorded(run, environment, config or (), tasks)
     found = _find(recorded.rollouts(), rollout, str(run))
     if found.environment not in recorded.specs:
         raise InputError(f"Rollout {rollout!r} is of {found.environment!r}; --env names another environment.")

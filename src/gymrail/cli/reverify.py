@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gymrail.cli.options import AsJson, Configured, PlayedBy, RunOrFile
+from gymrail.cli.options import AsJson, Configured, PlayedBy, RunOrFile, TasksFile
 
 if TYPE_CHECKING:
     from gymrail.collect.reverify import Change, Reverified
@@ -20,6 +20,7 @@ def reverify(
     run: RunOrFile,
     environment: PlayedBy = None,
     config: Configured = None,
+    tasks: TasksFile = None,
     failed_only: Annotated[
         bool,
         typer.Option("--failed-only", help="Only rollouts whose verifier failed: a judge was down."),
@@ -42,11 +43,13 @@ def reverify(
     from gymrail.collect.run_directory import RunDirectory
     from gymrail.data.jsonl import write_jsonl
 
-    recorded = open_recorded(run, environment, config or ())
+    recorded = open_recorded(run, environment, config or (), tasks)
     target = output or run.with_name(f"{run.stem if run.is_file() else run.resolve().name}-reverified")
     _refuse_existing(target)
     changes: list[Change] = []
     settings = {**recorded.described(), "reverified": str(run), "failed_only": failed_only}
+    if tasks is not None:
+        settings["tasks_file"] = str(tasks)
     with RunDirectory.create(target, settings, environments=recorded.specs.values()) as into:
         summary = run_async(
             judge_again(

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
+import contextlib
 import os
 import shlex
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -23,14 +23,30 @@ from gymrail.cli.agents import (
     PassedVariables,
     ProgramPath,
 )
+from gymrail.cli.execution import Execution, ExecutorName, RayAddress, WorkerCount
+from gymrail.cli.limits import (
+    UNFINISHED,
+    BudgetCost,
+    BudgetTime,
+    BudgetTokens,
+    BudgetToolCalls,
+    CostLimit,
+    Deadline,
+    LimitOptions,
+    OutputTokenLimit,
+    Price,
+    TimeLimit,
+    TokenLimit,
+    ToolCallLimit,
+)
+from gymrail.cli.observation import MetricsPort, Otel
 from gymrail.cli.options import AsJson
 
 if TYPE_CHECKING:
-    from gymrail.agents.tool_loop import Agent
+    from gymrail.cli.playing import Playing
     from gymrail.cli.progress import Progress
+    from gymrail.collect.plan import JobPlan
     from gymrail.collect.run_directory import RunDirectory
-    from gymrail.collect.runner import Job
-    from gymrail.models.model import EpisodePolicy, Model
     from gymrail.spec import EnvironmentSpec
 
 DEFAULT_KEY = "OPENAI_API_KEY"
@@ -79,6 +95,10 @@ Run = Annotated[
 Resume = Annotated[
     bool, typer.Option("--resume", help="Go on with the run in --run; what is done is not played again.")
 ]
+Compress = Annotated[
+    Literal["zstd"] | None,
+    typer.Option("--compress", help="Write the run's files compressed; needs gymrail[zstd]."),
+]
 KeyVariable = Annotated[
     str, typer.Option("--api-key-env", metavar="NAME", help="Environment variable that holds the endpoint's key.")
 ]
@@ -98,6 +118,7 @@ class Plan:
     max_steps: int | None
     temperature: float | None
     agent: AgentChoice = field(default_factory=AgentChoice)
+    limits: LimitOptions = field(default_factory=LimitOptions)
 
     def config(self) -> dict[str, Any]:
         """What the run directory remembers, as JSON."""
@@ -108,7 +129,8 @@ class Plan:
         }
         names = ("model", "tasks", "repeats", "seed", "max_steps", "temperature")
         agent = {} if self.agent.name == TOOL_LOOP else {"agent": self.agent.command or self.agent.name}
-        return {"environments": environments, **agent, **{name: getattr(self, name) for name in names}}
+        settings = {name: getattr(self, name) for name in names}
+        return {"environments": environments, **agent, **settings, **self.limits.config()}
 
 
 def rollout(
@@ -123,20 +145,42 @@ def rollout(
     program: ProgramPath = None,
     pass_env: PassedVariables = None,
     concurrency: Concurrency = DEFAULT_CONCURRENCY,
+    workers: WorkerCount = 0,
+    executor: ExecutorName = "local",
+    ray_address: RayAddress = None,
     retries: Retries = 1,
     max_steps: MaxSteps = None,
+    token_limit: TokenLimit = None,
+    output_token_limit: OutputTokenLimit = None,
+    tool_call_limit: ToolCallLimit = None,
+    time_limit: TimeLimit = None,
+    deadline: Deadline = None,
+    cost_limit: CostLimit = None,
+    budget_tokens: BudgetTokens = None,
+    budget_tool_calls: BudgetToolCalls = None,
+    budget_cost: BudgetCost = None,
+    budget_time: BudgetTime = None,
+    price: Price = None,
     temperature: Temperature = None,
     seed: Seed = 0,
     run: Run = None,
     resume: Resume = False,
+    compress: Compress = None,
+    otel: Otel = False,
+    metrics_port: MetricsPort = None,
     api_key_env: KeyVariable = DEFAULT_KEY,
     as_json: AsJson = False,
 ) -> None:
     """Play environments with a model and keep every rollout in a run directory.
 
-    Exit code 1 when no rollout ended with a reward. An interrupted run (Ctrl-C) goes on with --run DIR --resume.
+    Exit code 1 when no rollout ended with a reward. Ctrl-C finishes what is in flight, twice cancels it; the run goes
+    on with --run DIR --resume. Exit code 3 when a budget ended the run before everything was played.
     """
+    from gymrail.cli.interrupts import interruptible
+    from gymrail.cli.limits import say_used_up, spending_of
+    from gymrail.cli.observation import observing
     from gymrail.cli.output import console, show_warnings
+    from gymrail.cli.playing import Playing
     from gymrail.cli.progress import Progress
     from gymrail.collect.event_loop import run_async
     from gymrail.collect.run_directory import RunDirectory
@@ -146,109 +190,93 @@ def rollout(
     if resume and run is None:
         raise InputError("--resume needs the run to go on with: --run DIR.")
     choice = AgentChoice(agent, command, program, tuple(pass_env or ()))
-    specs = [find(name) for name in dict.fromkeys(environments)]
+    options = LimitOptions(
+        token_limit, output_token_limit, tool_call_limit, time_limit, cost_limit, price,
+        budget_tokens, budget_tool_calls, budget_cost, budget_time, deadline,
+    )  # fmt: skip
+    limits, budget = options.limits(), options.budget()
+    names = list(dict.fromkeys(environments))
+    specs = [find(name) for name in names]
     _refuse_equal_names(specs)
     splits = [_choose_split(spec, split) for spec in specs]
-    plan = Plan(specs, splits, model_name or model, tasks, repeats, seed, max_steps, temperature, choice)
+    plan = Plan(specs, splits, model_name or model, tasks, repeats, seed, max_steps, temperature, choice, options)
     concurrency = choice.concurrency(concurrency)
-    player = choice.model(
-        model, model_name=model_name, api_key=_api_key(api_key_env, model), api_key_name=api_key_env, seed=seed
-    )
-    playing = choice.build(max_steps, () if temperature is None else (("temperature", temperature),))
+    execution = Execution(workers, executor, ray_address)
+    make_model = partial(
+        choice.model, model, model_name=model_name, api_key=_api_key(api_key_env, model), api_key_name=api_key_env,
+        seed=seed,
+    )  # fmt: skip
+    make_agent = partial(choice.build, max_steps, () if temperature is None else (("temperature", temperature),))
+    playing = Playing(specs, make_model(), make_agent(), concurrency, retries, limits)
+    playing.spending = spending_of(budget, playing.drain, limits.prices)
+    path = run or _default_run(specs)
     jobs = plan_jobs(plan)
+    jobs.check(path if resume else None)
     show_warnings()
-    run_async(_check(player))
-    progress = Progress({spec.name: sum(job.spec is spec for job in jobs) for spec in specs}, console(stderr=True))
-    with RunDirectory.create(run or _default_run(specs), plan.config(), environments=specs, resume=resume) as folder:
-        try:
-            run_async(_collect(jobs, plan, player, playing, folder, progress, concurrency=concurrency, retries=retries))
-        except KeyboardInterrupt:
+    run_async(playing.check())
+    playing.crew = execution.crew(
+        playing, names, make_model, make_agent, choice.pass_variables, traced_as=str(path) if otel else None
+    )
+    progress = Progress(
+        jobs.asked,
+        console(stderr=True),
+        summary=playing.summary,
+        loads=playing.loads,
+        concurrency=concurrency,
+    )
+    with (
+        observing(progress.counts, path, otel=otel, metrics_port=metrics_port),
+        RunDirectory.create(
+            path,
+            plan.config(),
+            environments=specs,
+            datasets=jobs.datasets,
+            resume=resume,
+            compress=compress is not None,
+        ) as folder,
+    ):
+        if run_async(interruptible(_collect(jobs, playing, folder, progress), playing)):
             typer.echo(
-                f"Interrupted: {progress.ended} of {progress.asked} rollouts are in {folder.path}. Go on with:",
+                f"Interrupted: {progress.share} are in {folder.path}. Go on with:",
                 err=True,
             )
             typer.echo(f"  {_resume_command(folder.path)}", err=True)
             raise typer.Exit(130) from None
-        _report(folder, specs, as_json)
+        is_unfinished = playing.spending is not None and say_used_up(
+            playing.spending, progress, folder.path, _resume_command(folder.path)
+        )
+        _report(folder, specs, progress, as_json)
+        if is_unfinished:
+            raise typer.Exit(UNFINISHED)
 
 
-def plan_jobs(plan: Plan) -> list[Job]:
-    """Return every rollout to play, by turns from each environment, so that means are about all of them from the start.
+def plan_jobs(plan: Plan) -> JobPlan:
+    """Return every rollout to play, by turns from each environment, as a stream.
 
     Raises:
-        InputError: a split is missing or empty, or a whole split is asked for where tasks are generated without end.
+        InputError: a whole split is asked for where tasks are generated without end.
     """
-    from gymrail.collect.runner import Job
-    from gymrail.errors import InputError
+    from gymrail.collect.plan import JobPlan, Source
 
-    jobs: list[tuple[int, int, Job]] = []
-    for order, (spec, split) in enumerate(zip(plan.specs, plan.splits, strict=True)):
-        entry = next((entry for entry in spec.manifest.datasets if entry.split == split), None)
-        if plan.tasks == 0 and (entry is None or (entry.source == "generator" and entry.size is None)):
-            raise InputError(f"{spec.name} generates as many {split} tasks as asked for; say how many: --tasks N.")
-        before = len(jobs)
-        for index, task in enumerate(spec.tasks(split, limit=plan.tasks or None, seed=plan.seed)):
-            jobs += [(index, order, Job(spec, task, index, repeat)) for repeat in range(plan.repeats)]
-        if len(jobs) == before:
-            raise InputError(f"The split {split!r} of {spec.name} has no tasks.")
-    return [job for _, _, job in sorted(jobs, key=lambda entry: entry[:2])]
+    sources = [
+        Source(spec, split, plan.tasks or None, plan.seed) for spec, split in zip(plan.specs, plan.splits, strict=True)
+    ]
+    return JobPlan(sources, plan.repeats)
 
 
-async def _collect(
-    jobs: list[Job],
-    plan: Plan,
-    model: Model | EpisodePolicy,
-    agent: Agent,
-    folder: RunDirectory,
-    progress: Progress,
-    *,
-    concurrency: int,
-    retries: int,
-) -> None:
-    from gymrail.collect.journal import key_of
-    from gymrail.collect.runner import collect
-    from gymrail.episode import DEFAULT_LIMITS
-
-    try:
-        asked = {job.key for job in jobs}
-        progress.resume(
-            rollout for rollout in folder.rollouts() if rollout.failure is None and key_of(rollout) in asked
-        )
-        async with progress:
-            await collect(
-                folder.remaining(jobs),
-                model,
-                agent=agent,
-                limits=DEFAULT_LIMITS,
-                concurrency=concurrency,
-                retries=retries,
-                record=folder.record,
-                on_rollout=progress.add,
-            )
-    finally:
-        await _call_if_present(agent, "close")
-        await _call_if_present(model, "close")
-        for spec in plan.specs:
-            await spec.teardown()
+async def _collect(jobs: JobPlan, playing: Playing, folder: RunDirectory, progress: Progress) -> None:
+    spending = playing.spending
+    if spending is None:
+        progress.resume(jobs.finished(folder))
+    else:
+        progress.resume(spending.counting(jobs.finished(folder)))
+        spending.resume(folder.failed())
+    async with progress:
+        with contextlib.nullcontext() if spending is None else spending.clock():
+            await playing.play(jobs.remaining(folder), folder, progress)
 
 
-async def _check(model: Model | EpisodePolicy) -> None:
-    """Find a wrong address or key before the run, as one message and not as a failure per rollout."""
-    try:
-        await _call_if_present(model, "check")
-    finally:
-        await _call_if_present(model, "close")
-
-
-async def _call_if_present(model: Any, name: str) -> None:
-    method: Callable[[], Any] | None = getattr(model, name, None)
-    if method is not None:
-        result = method()
-        if asyncio.iscoroutine(result):
-            await result
-
-
-def _report(folder: RunDirectory, specs: list[EnvironmentSpec], as_json: bool) -> None:
+def _report(folder: RunDirectory, specs: list[EnvironmentSpec], progress: Progress, as_json: bool) -> None:
     """Print the summary; exit with 1 when nothing ended with a reward."""
     from gymrail.cli.metrics import print_summary
     from gymrail.cli.output import console, print_json
@@ -261,6 +289,8 @@ def _report(folder: RunDirectory, specs: list[EnvironmentSpec], as_json: bool) -
     else:
         out = console()
         print_summary(out, metrics)
+        if progress.effort is not None:
+            out.print(f"\n{progress.effort}", markup=False, soft_wrap=True)
         out.print(
             f"\nThe rollouts are in {folder.path}. More numbers: gymrail metrics {folder.path}",
             markup=False,

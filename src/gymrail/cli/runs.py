@@ -35,7 +35,7 @@ def specs_of(run: RunDirectory) -> list[EnvironmentSpec]:
 
     entries = entries_of(run)
     specs = []
-    for name in sorted({key.environment for key in run.done} | entries.keys()):
+    for name in sorted(run.environments | entries.keys()):
         entry = entries.get(name, {})
         try:
             spec = find(entry.get("source", name))

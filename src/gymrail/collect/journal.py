@@ -4,6 +4,7 @@
         journal.append(rollout)      # durable against kill -9 when it returns
 
 One writer at a time; readers need no lock. A line that a crash cut off is moved to `<name>.torn` by the next writer.
+A path that ends in `.zst` is a zstd file (see `compressed`), to write and to read.
 """
 
 from __future__ import annotations
@@ -12,13 +13,14 @@ import fcntl
 import logging
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 import orjson
 from pydantic import BaseModel
 
+from gymrail.collect import compressed
 from gymrail.data.jsonl import parse_line
 from gymrail.errors import GymrailError, InputError
 from gymrail.rollout import Rollout
@@ -58,6 +60,7 @@ class Journal:
         self._lock = lock
         self._size = os.fstat(file).st_size
         """End of the last whole line."""
+        self._frames = compressed.Frames() if compressed.is_compressed(path) else None
         self._syncer = _Syncer(file) if fsync else None
 
     @classmethod
@@ -71,6 +74,8 @@ class Journal:
             InputError: another writer has it open.
             JournalError: the file cannot be written.
         """
+        if compressed.is_compressed(path):
+            compressed.check_installed()
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             lock = _take_lock(path)
@@ -84,9 +89,11 @@ class Journal:
         try:
             _repair(path, file)
             return cls(path, file, lock, fsync)
-        except OSError as error:
+        except (OSError, InputError) as error:
             os.close(file)
             os.close(lock)
+            if isinstance(error, InputError):
+                raise
             raise _unwritable(path, error) from None
 
     def append(self, rollout: Rollout) -> None:
@@ -95,21 +102,29 @@ class Journal:
         Raises:
             JournalError: it could not be written whole; nothing of it stays in the file.
         """
+        self.append_line(encode(rollout))
+
+    def append_line(self, line: bytes) -> None:
+        """Write a rollout that `encode` made a line of; raises what `append` raises."""
         if self._file < 0:
             raise JournalError(f"'{self.path}' is closed; open it again to append.")
         if self._syncer is not None and self._syncer.error is not None:
             raise _unwritable(self.path, self._syncer.error)
-        line = encode(rollout)
-        written = 0
+        is_whole = False
         try:
-            written = os.write(self._file, line)
-            while written < len(line):  # the disk is nearly full, or a signal came: the rest says which
-                written += os.write(self._file, line[written:])
+            data = line if self._frames is None else self._frames.add(line)
+            written = os.write(self._file, data)
+            while written < len(data):  # the disk is nearly full, or a signal came: the rest says which
+                written += os.write(self._file, data[written:])
+            is_whole = True
         except OSError as error:
-            if written:
-                os.ftruncate(self._file, self._size)
             raise _unwritable(self.path, error) from None
+        finally:
+            if not is_whole:
+                self._take_back()
         self._size += written
+        if self._frames is not None:
+            self._frames.written()
         if self._syncer is not None:
             self._syncer.dirty.set()
 
@@ -129,7 +144,9 @@ class Journal:
         """
         if self._file < 0:
             return
-        error = self._syncer.stop() if self._syncer is not None else None
+        error = self._end()
+        failed = self._syncer.stop() if self._syncer is not None else None
+        error = error or failed
         os.close(self._file)
         os.close(self._lock)
         self._file = self._lock = -1
@@ -142,6 +159,26 @@ class Journal:
     def __exit__(self, *exception: object) -> None:
         self.close()
 
+    def _take_back(self) -> None:
+        """Leave nothing of a line that could not be written whole."""
+        if self._frames is not None:
+            self._frames.lost()
+        if os.fstat(self._file).st_size > self._size:
+            os.ftruncate(self._file, self._size)
+
+    def _end(self) -> OSError | None:
+        """Make a whole file of it; a reader, and the next writer, can do without."""
+        if self._frames is None:
+            return None
+        end = self._frames.end()
+        try:
+            written = os.write(self._file, end) if end else 0
+        except OSError as error:
+            return error
+        if written < len(end):
+            os.ftruncate(self._file, self._size)
+        return None
+
 
 def read_rollouts(path: Path, task_type: type[Task] = Task) -> Iterator[Rollout]:
     """Yield a journal's rollouts one by one. A last line that lacks its end is being written, or torn, and is left out.
@@ -149,18 +186,48 @@ def read_rollouts(path: Path, task_type: type[Task] = Task) -> Iterator[Rollout]
     Raises:
         InputError: the file is missing or a line is no rollout; the text names the line.
     """
-    for _, row in _rows(path):
+    for row in read_rows(path):
         yield Rollout.from_row(row, task_type)
 
 
 def read_keys(path: Path) -> set[Key]:
     """Return the keys of a journal's rollouts; the rollouts themselves are not built."""
-    return {_key_of_row(row) for _, row in _rows(path)}
+    return {key_of_row(row) for row in read_rows(path)}
+
+
+def read_rows(path: Path) -> Iterator[dict[str, Any]]:
+    """Yield a journal's rows as they are; raises what `read_rollouts` raises."""
+    try:
+        with compressed.open_lines(path) as lines:
+            for number, line in enumerate(lines, start=1):
+                if not line.endswith(b"\n") and not _is_whole(line):
+                    return
+                if line.isspace():
+                    continue
+                try:
+                    row = orjson.loads(line)
+                except orjson.JSONDecodeError:
+                    row = None
+                yield row if isinstance(row, dict) else parse_line(line, path, number)
+    except OSError as error:
+        raise InputError(f"Cannot read '{path}': {error.strerror or error}.") from None
+
+
+def key_of_row(row: Mapping[str, Any]) -> Key:
+    """Return the key of a journal's row."""
+    own = row.get("gymrail")
+    if not own:
+        return key_of(Rollout.from_row(row))
+    return Key(own["environment"], row.get("_ng_task_index", 0), own["task_id"], row.get("_ng_rollout_index", 0))
 
 
 def encode(rollout: Rollout) -> bytes:
     """Return the rollout's line. What JSON cannot carry (an author's object in the metrics) is written as text."""
-    row = rollout.to_row()
+    return encode_row(rollout.to_row())
+
+
+def encode_row(row: Mapping[str, Any]) -> bytes:
+    """Return a row's line, as `encode` does."""
     option = orjson.OPT_APPEND_NEWLINE | orjson.OPT_SERIALIZE_NUMPY
     try:
         return orjson.dumps(row, option=option)
@@ -168,28 +235,10 @@ def encode(rollout: Rollout) -> bytes:
         return orjson.dumps(_plain(row), option=option)
 
 
-def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    try:
-        with path.open("rb") as lines:
-            for number, line in enumerate(lines, start=1):
-                if not line.endswith(b"\n") and not _is_whole(line):
-                    return
-                if not line.isspace():
-                    yield number, parse_line(line, path, number)
-    except OSError as error:
-        raise InputError(f"Cannot read '{path}': {error.strerror or error}.") from None
-
-
-def _key_of_row(row: dict[str, Any]) -> Key:
-    own = row.get("gymrail")
-    if not own:
-        return key_of(Rollout.from_row(row))
-    return Key(own["environment"], row.get("_ng_task_index", 0), own["task_id"], row.get("_ng_rollout_index", 0))
-
-
 def _take_lock(path: Path) -> int:
     """Lock a file beside the journal that names the holder; the system frees it however the process ends."""
-    lock = os.open(path.with_name(f".{path.name}.lock"), os.O_RDWR | os.O_CREAT, 0o644)
+    name = path.name.removesuffix(compressed.SUFFIX)  # the two forms of one file have one writer
+    lock = os.open(path.with_name(f".{name}.lock"), os.O_RDWR | os.O_CREAT, 0o644)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -206,6 +255,11 @@ def _take_lock(path: Path) -> int:
 
 def _repair(path: Path, file: int) -> None:
     """End the file at a whole line: finish one that lacks only its newline, move any other rest to `<name>.torn`."""
+    if compressed.is_compressed(path):
+        rest = compressed.repair(path, file)
+        if rest:
+            _warn_torn(path, len(rest))
+        return
     size = os.fstat(file).st_size
     start = _last_line_start(file, size)
     if start == size:
@@ -218,11 +272,16 @@ def _repair(path: Path, file: int) -> None:
     with torn.open("ab") as aside:
         aside.write(rest + b"\n")
     os.ftruncate(file, start)
+    _warn_torn(path, len(rest))
+
+
+def _warn_torn(path: Path, length: int) -> None:
     logger.warning(
-        "%s: the last line was cut off by a crash; its %d bytes are in %s, and that rollout is played again.",
+        "%s: the last line was cut off by a crash; its %d bytes are in %s.torn, and it is written again when its turn "
+        "comes.",
         path,
-        len(rest),
-        torn,
+        length,
+        path,
     )
 
 

@@ -37,7 +37,7 @@ def aggregate(rollouts: Iterable[Rollout], *, by: str | None = None) -> dict[str
 
 
 class Metrics:
-    """Metrics that grow with every rollout; kept is a little per task, and a few numbers per rollout."""
+    """Metrics that grow with every rollout; kept are a few numbers of each."""
 
     def __init__(self, *, by: str | None = None) -> None:
         self._by = by
@@ -140,6 +140,9 @@ class _Totals:
     steps: int = 0
     input_tokens: array[int] = field(default_factory=lambda: array("q"))
     output_tokens: array[int] = field(default_factory=lambda: array("q"))
+    cached_tokens: int = 0
+    costs: array[float] = field(default_factory=lambda: array("d"))
+    """Of the rollouts that were played with prices."""
     seconds: array[float] = field(default_factory=lambda: array("d"))
     model_seconds: array[float] = field(default_factory=lambda: array("d"))
 
@@ -153,6 +156,9 @@ class _Totals:
             self.truncations[outcome.reason] += 1
         self.input_tokens.append(rollout.usage.input_tokens)
         self.output_tokens.append(rollout.usage.output_tokens)
+        self.cached_tokens += rollout.usage.cached_tokens
+        if rollout.cost is not None:
+            self.costs.append(rollout.cost)
         self.steps += rollout.steps
         self.seconds.append(rollout.timing.total)
         self.model_seconds.append(rollout.timing.model)
@@ -183,6 +189,8 @@ class _Totals:
         self.steps += other.steps
         self.input_tokens.extend(other.input_tokens)
         self.output_tokens.extend(other.output_tokens)
+        self.cached_tokens += other.cached_tokens
+        self.costs.extend(other.costs)
         self.seconds.extend(other.seconds)
         self.model_seconds.extend(other.model_seconds)
 
@@ -190,7 +198,7 @@ class _Totals:
         count = sum(self.outcomes.values())
         return {
             "rollouts": count,
-            "tasks": len(self.scores.tasks),
+            "tasks": self.scores.task_count,
             "outcomes": {status: self.outcomes[status] for status in _STATUSES},
             "failures": dict(sorted(self.failures.items())),
             "truncations": dict(sorted(self.truncations.items())),
@@ -203,10 +211,13 @@ class _Totals:
             "metrics": {name: mean.value for name, mean in sorted(self.metrics.items())},
             "measures": self.scores.measures(),
             "tools": {name: _tool_row(tool) for name, tool in sorted(self.tools.items())},
-            "tokens": {"input": sum(self.input_tokens), "output": sum(self.output_tokens)},
+            "tokens": {
+                "input": sum(self.input_tokens), "cached": self.cached_tokens, "output": sum(self.output_tokens),
+            },
             "tokens_per_rollout": {
                 "input": percentiles(self.input_tokens), "output": percentiles(self.output_tokens),
             },
+            "cost": {"total": math.fsum(self.costs), "per_rollout": percentiles(self.costs)} if self.costs else None,
             "steps": self.steps / count if count else None,
             "seconds": percentiles(self.seconds),
             "model_seconds": percentiles(self.model_seconds),

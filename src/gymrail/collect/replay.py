@@ -120,7 +120,7 @@ class _Player:
             calls = sum(item.get("type") == "function_call" for item in said)
             for _ in range(min(calls, len(self.pending))):
                 await self._call(episode, self.pending.pop())
-            if not calls and self._asked_for_reply(said, is_last=index == len(turns) - 1):
+            if not calls and self._asked_for_reply(said, heard, is_last=index == len(turns) - 1):
                 await self._reply(episode, next((item for item in heard if item.get("role") == "user"), None))
             live.conversation.extend(heard)
             yield self.pending_items
@@ -150,12 +150,13 @@ class _Player:
         if said != says:
             self.differences.append(f"the user said {_short(said)} and says {_short(says)} now")
 
-    def _asked_for_reply(self, said: list[Item], *, is_last: bool) -> bool:
+    def _asked_for_reply(self, said: list[Item], heard: list[Item], *, is_last: bool) -> bool:
         """Whether the agent asked the environment for a user turn here: not after reasoning alone, nor when a model
         call was cut off."""
         outcome = self.record.outcome
         broke = outcome is not None and outcome.failure is not None and outcome.failure.stage != "verify"
-        is_cut_off = outcome is not None and (broke or outcome.reason not in (None, "max_steps"))
+        # A limit that ends the talk between steps comes after the user's turn, one that cuts an answer off before it.
+        is_cut_off = outcome is not None and (broke or (outcome.reason not in (None, "max_steps") and not heard))
         return not (is_last and is_cut_off) and any(item.get("role") == "assistant" for item in said)
 
 

@@ -1,28 +1,40 @@
-"""The directory of one run: its configuration, its rollouts, its failures, its metrics.
+"""The directory of one run: its configuration, its tasks, its rollouts, its failures, its metrics.
 
-runs/<name>/config.yaml      settings as resolved, secrets removed; versions of packages and environments; every resume
+runs/<name>/config.yaml      settings as resolved, secrets removed; versions of packages and environments, hashes of
+                             datasets; every resume (`run_config`)
+            tasks.jsonl      every task that was handed out to be played, once (`tasks_file`)
             rollouts.jsonl   scored and truncated rollouts, each key once
             failures.jsonl   failed ones, with `_ng_failure_class`; a later success supersedes them
             metrics.json
+
+In a run that began with `compress`, the three are zstd files: `tasks.jsonl.zst` and so on (`compressed`).
 """
 
 from __future__ import annotations
 
-import importlib.metadata
-import logging
-import os
-import platform
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import orjson
-import yaml
 
-from gymrail.collect.journal import Journal, JournalError, Key, key_of, read_keys, read_rollouts
+from gymrail.collect.compressed import SUFFIX
+from gymrail.collect.done import Done
+from gymrail.collect.finished import Finished, finished_of, finished_of_row
+from gymrail.collect.journal import Journal, Key, encode, key_of_row, read_rows
+from gymrail.collect.run_config import (
+    CONFIG,
+    REMOVED,
+    described,
+    environments_in,
+    read_config,
+    replace_file,
+    unchanged_datasets,
+    without_secrets,
+    write_config,
+)
+from gymrail.collect.tasks_file import TasksFile
 from gymrail.errors import InputError
 from gymrail.rollout import Rollout
 from gymrail.spec import EnvironmentSpec
@@ -30,41 +42,31 @@ from gymrail.spec import EnvironmentSpec
 if TYPE_CHECKING:
     from gymrail.collect.runner import Job
 
-logger = logging.getLogger(__name__)
+__all__ = ["CONFIG", "FAILURES", "METRICS", "REMOVED", "ROLLOUTS", "TASKS", "RunDirectory", "without_secrets"]
 
-CONFIG, ROLLOUTS, FAILURES, METRICS = "config.yaml", "rollouts.jsonl", "failures.jsonl", "metrics.json"
-REMOVED = "<removed>"
-
-_PACKAGES = ("gymrail", "datasets", "nemo-gym", "torch", "transformers", "trl", "unsloth", "vllm")
-"""What a run's numbers may depend on; those that are not installed are left out."""
-_WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
-_SECRET_WORDS = frozenset(
-    {
-        "apikey",
-        "key",
-        "keys",
-        "passwd",
-        "password",
-        "passwords",
-        "secret",
-        "secrets",
-        "token",
-        "authorization",
-        "credentials",
-    }
-)
-_SECRET_TEXT = re.compile(r"(?<=://)[^/@\s]+(?=@)|\b(?:sk-|hf_|Bearer\s+)[\w.~+/-]{8,}")
-"""User and password in an address, and the forms that keys have, wherever they stand."""
+TASKS, ROLLOUTS, FAILURES, METRICS = "tasks.jsonl", "rollouts.jsonl", "failures.jsonl", "metrics.json"
 
 
 class RunDirectory:
     """A run's files. `create` opens them for writing, `open` for reading alone."""
 
-    def __init__(self, path: Path, rollouts: Journal | None = None, failures: Journal | None = None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        rollouts: Journal | None = None,
+        failures: Journal | None = None,
+        tasks: TasksFile | None = None,
+        unchanged: frozenset[str] = frozenset(),
+    ) -> None:
         self.path = path
+        self.unchanged = unchanged
+        """The environments whose tasks come from the same dataset as when the run began."""
         self._rollouts = rollouts
         self._failures = failures
-        self._done: set[Key] | None = None
+        self._tasks = tasks
+        self._done: Done | None = None
+        self._done_bytes = 0
+        """Size of the file that `_done` is of."""
 
     @classmethod
     def create(
@@ -73,27 +75,47 @@ class RunDirectory:
         config: Mapping[str, Any],
         *,
         environments: Iterable[EnvironmentSpec] = (),
+        datasets: Mapping[str, str] | None = None,
         resume: bool = False,
         fsync: bool = False,
+        compress: bool = False,
     ) -> Self:
         """Open a run for writing; with `resume`, an existing one goes on, and one that does not exist begins.
 
+        Args:
+            datasets: by environment, a hash of what its tasks come from, such as `JobPlan.datasets`.
+            compress: write zstd files. A run that goes on keeps the form that it has.
+
         Raises:
-            InputError: the directory holds a run and `resume` is not set, or another process writes it.
+            InputError: the directory holds a run and `resume` is not set, or another process writes it, or `compress`
+                is set and the run is not compressed.
             JournalError: the directory cannot be written.
         """
-        exists = (path / CONFIG).exists() or (path / ROLLOUTS).exists()
-        if exists and not resume:
+        found = _form(path, ROLLOUTS)
+        if (found is not None or (path / CONFIG).exists()) and not resume:
             raise InputError(
                 f"'{path}' already holds a run. "
                 "Run the same command with --resume to go on with it, or name another directory."
             )
+        if compress and found == "":
+            raise InputError(
+                f"The run '{path}' is not compressed, and a run has one form: "
+                "leave out --compress to go on with it, or name another directory."
+            )
+        suffix = found if found is not None else SUFFIX if compress else ""
         with ExitStack() as opened:
-            rollouts = opened.enter_context(Journal.open(path / ROLLOUTS, fsync=fsync))
-            _write_config(path / CONFIG, _described(config, environments))
-            failures = opened.enter_context(Journal.open(path / FAILURES, fsync=fsync))
+            rollouts = opened.enter_context(Journal.open(path / f"{ROLLOUTS}{suffix}", fsync=fsync))
+            before = read_config(path / CONFIG)
+            write_config(path / CONFIG, described(config, environments, datasets or {}))
+            failures = opened.enter_context(Journal.open(_file(path, FAILURES, suffix), fsync=fsync))
             opened.pop_all()
-        return cls(path, rollouts, failures)
+        return cls(
+            path,
+            rollouts,
+            failures,
+            TasksFile(_file(path, TASKS, suffix), fsync=fsync),
+            unchanged_datasets(before, datasets or {}),
+        )
 
     @classmethod
     def open(cls, path: Path) -> Self:
@@ -102,7 +124,7 @@ class RunDirectory:
         Raises:
             InputError: there is no run.
         """
-        if not (path / ROLLOUTS).is_file():
+        if _form(path, ROLLOUTS) is None:
             raise InputError(
                 f"'{path}' holds no run: '{ROLLOUTS}' is missing. "
                 f"`gymrail rollout ENV --model MODEL --run {path}` makes one."
@@ -112,19 +134,53 @@ class RunDirectory:
     @property
     def config(self) -> dict[str, Any]:
         """The settings that the run was started with."""
-        return _read_config(self.path / CONFIG).get("config") or {}
+        return read_config(self.path / CONFIG).get("config") or {}
 
     @property
-    def done(self) -> set[Key]:
-        """The keys of scored and truncated rollouts: what a resumed run leaves out. Failed ones are played again."""
-        if self._done is None:
-            self._done = read_keys(self.path / ROLLOUTS)
+    def environments(self) -> set[str]:
+        """The names of the environments that the run was played with."""
+        return environments_in(read_config(self.path / CONFIG)) or self.done.environments
+
+    @property
+    def done(self) -> Done:
+        """The keys of scored and truncated rollouts, as the file has them now: what a resumed run leaves out. Failed
+        ones are played again."""
+        file = _file(self.path, ROLLOUTS)
+        if self._done is None or self._done_bytes != file.stat().st_size:
+            size = file.stat().st_size
+            self._done, self._done_bytes = Done(map(key_of_row, read_rows(file))), size
         return self._done
 
+    def finished(self) -> Iterator[Finished]:
+        """Yield what is kept of each scored or truncated rollout; `done` then needs no further pass over the file."""
+        file = _file(self.path, ROLLOUTS)
+        size, done = file.stat().st_size, Done()
+        for row in read_rows(file):
+            finished = finished_of_row(row)
+            done.add(finished.key)
+            yield finished
+        self._done, self._done_bytes = done, size
+
+    def failed(self) -> Iterator[Finished]:
+        """Yield what is kept of every failure, superseded ones too: all of them cost something."""
+        file = _file(self.path, FAILURES)
+        return map(finished_of_row, read_rows(file)) if file.exists() else iter(())
+
     def remaining(self, jobs: Iterable[Job]) -> Iterator[Job]:
-        """Yield the jobs that are not done."""
+        """Yield the jobs that are not done; in a run that is open for writing their tasks are in `tasks.jsonl` then.
+
+        The jobs of one task come together, and no job comes twice. What is recorded from here on is not looked at.
+        """
         done = self.done
-        return (job for job in jobs if job.key not in done)
+        self._done = None  # the caller may play for days; the iterator lets go of it at its end
+        return self._handing_out(jobs, done)
+
+    def _handing_out(self, jobs: Iterable[Job], done: Done) -> Iterator[Job]:
+        for job in jobs:
+            if job.key not in done:
+                if self._tasks is not None:
+                    self._tasks.add(job)
+                yield job
 
     def record(self, rollout: Rollout) -> None:
         """Write a finished rollout to its file; it is durable when this returns.
@@ -132,34 +188,49 @@ class RunDirectory:
         Raises:
             JournalError: it cannot be written.
         """
-        assert rollout.outcome is not None, "a rollout is recorded once it has an outcome"
-        journal = self._failures if rollout.outcome.status == "failed" else self._rollouts
+        self.record_line(encode(rollout), finished_of(rollout))
+
+    def record_line(self, line: bytes, finished: Finished) -> None:
+        """Write a finished rollout that is encoded already, as `record` does.
+
+        Raises:
+            JournalError: it cannot be written.
+        """
+        journal = self._failures if finished.status == "failed" else self._rollouts
         if journal is None:
             raise InputError(
                 f"The run '{self.path}' is open for reading; "
                 "RunDirectory.create(..., resume=True) opens it for writing."
             )
-        journal.append(rollout)
-        if journal is self._rollouts:
-            self.done.add(key_of(rollout))
+        journal.append_line(line)
 
     def rollouts(self) -> Iterator[Rollout]:
         """Yield one rollout per key: what was scored or truncated, then the last failure of what never was."""
-        yield from read_rollouts(self.path / ROLLOUTS)
-        failures = self.path / FAILURES
-        if not failures.exists():
-            return
-        done = self.done
-        last = {
-            key: place for place, rollout in enumerate(read_rollouts(failures)) if (key := key_of(rollout)) not in done
-        }
-        for place, rollout in enumerate(read_rollouts(failures)):
-            if last.get(key_of(rollout)) == place:
-                yield rollout
+        return map(Rollout.from_row, self.rows())
+
+    def rows(self) -> Iterator[dict[str, Any]]:
+        """Yield the rows of `rollouts`, as they stand in the files."""
+        failures = _file(self.path, FAILURES)
+        last: dict[Key, int] = {}
+        if failures.exists():
+            last = {key_of_row(row): place for place, row in enumerate(read_rows(failures))}
+        for row in read_rows(_file(self.path, ROLLOUTS)):
+            if last:
+                last.pop(key_of_row(row), None)
+            yield row
+        if last:
+            for place, row in enumerate(read_rows(failures)):
+                if last.get(key_of_row(row)) == place:
+                    yield row
+
+    def tasks(self) -> Iterator[dict[str, Any]]:
+        """Yield the rows of the tasks that were handed out; none where the run was not planned."""
+        file = _file(self.path, TASKS)
+        return read_rows(file) if file.exists() else iter(())
 
     def write_metrics(self, metrics: Mapping[str, Any]) -> None:
         """Replace the run's metrics."""
-        _replace(self.path / METRICS, orjson.dumps(metrics, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
+        replace_file(self.path / METRICS, orjson.dumps(metrics, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
 
     def metrics(self) -> dict[str, Any]:
         """Return the run's metrics; empty before they were written."""
@@ -168,9 +239,9 @@ class RunDirectory:
 
     def close(self) -> None:
         """Give the files back; safe to call again."""
-        for journal in (self._rollouts, self._failures):
-            if journal is not None:
-                journal.close()
+        for file in (self._tasks, self._failures, self._rollouts):
+            if file is not None:
+                file.close()
 
     def __enter__(self) -> Self:
         return self
@@ -179,83 +250,18 @@ class RunDirectory:
         self.close()
 
 
-def _described(config: Mapping[str, Any], environments: Iterable[EnvironmentSpec]) -> dict[str, Any]:
-    return {
-        "config": without_secrets(config),
-        "environments": {spec.name: spec.version for spec in environments},
-        "versions": {"python": platform.python_version(), **dict(_installed())},
-    }
+def _form(path: Path, name: str) -> str | None:
+    """The suffix that a run's file has: "" or that of zstd; None where it does not exist.
+
+    Raises:
+        InputError: it is there in both forms.
+    """
+    forms = [suffix for suffix in ("", SUFFIX) if (path / f"{name}{suffix}").is_file()]
+    if len(forms) > 1:
+        raise InputError(f"'{path}' holds both '{name}' and '{name}{SUFFIX}'; a run has one of them: remove the other.")
+    return forms[0] if forms else None
 
 
-def without_secrets(value: Any, name: str = "") -> Any:
-    """Return the settings as plain YAML values; what looks like a key, a token, a secret or a password is replaced."""
-    words = {word.lower() for word in _WORD.findall(name)}
-    if words & _SECRET_WORDS and value and not isinstance(value, bool | int | float):
-        return REMOVED
-    if words & {"password", "secret"} and value is not None and not isinstance(value, bool):
-        return REMOVED
-    if isinstance(value, Mapping):
-        return {str(key): without_secrets(item, str(key)) for key, item in value.items()}
-    if isinstance(value, list | tuple | set | frozenset):
-        return [without_secrets(item) for item in value]
-    if value is None or isinstance(value, bool | int | float):
-        return value
-    return _SECRET_TEXT.sub(REMOVED, str(value))
-
-
-def _installed() -> Iterator[tuple[str, str]]:
-    for package in _PACKAGES:
-        try:
-            yield package, importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-
-
-def _write_config(file: Path, described: dict[str, Any]) -> None:
-    """Write the configuration of a new run, or add to an old one what is different now."""
-    if not file.exists():
-        _replace(file, _to_yaml(described))
-        return
-    before = _read_config(file)
-    latest = {part: (before.get(part) or {}) for part in described}
-    for resume in before.get("resumed") or ():
-        for part in described:
-            latest[part] = {**latest[part], **(resume.get(part) or {})}
-    changed = {part: _differences(latest[part], values) for part, values in described.items()}
-    changed = {part: values for part, values in changed.items() if values}
-    for part, values in changed.items():
-        logger.warning("%s: resumed with other %s than before: %s", file.parent, part, ", ".join(sorted(values)))
-    entry = {"at": datetime.now(UTC).isoformat(timespec="seconds"), **changed}
-    before.setdefault("resumed", []).append(entry)
-    _replace(file, _to_yaml(before))
-
-
-def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        key: now.get(key)
-        for key in [*now, *(key for key in before if key not in now)]
-        if before.get(key) != now.get(key)
-    }
-
-
-def _read_config(file: Path) -> dict[str, Any]:
-    try:
-        return yaml.safe_load(file.read_text(encoding="utf-8")) or {}
-    except FileNotFoundError:
-        return {}
-    except yaml.YAMLError as error:
-        raise InputError(f"{file}: not valid YAML: {error}") from None
-
-
-def _to_yaml(values: Mapping[str, Any]) -> bytes:
-    return yaml.safe_dump(values, sort_keys=False, allow_unicode=True).encode()
-
-
-def _replace(file: Path, content: bytes) -> None:
-    partial = file.with_name(f".{file.name}.partial")
-    try:
-        partial.write_bytes(content)
-        os.replace(partial, file)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        raise JournalError(f"Cannot write '{file}': {error.strerror or error}.") from None
+def _file(path: Path, name: str, default: str = "") -> Path:
+    form = _form(path, name)
+    return path / f"{name}{default if form is None else form}"

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from random import Random
 
 from gymrail.agents.tool_loop import Agent
+from gymrail.collect.drain import Drain
 from gymrail.collect.journal import Key
 from gymrail.episode import DEFAULT_LIMITS, Limits
 from gymrail.errors import EpisodeFailed, GymrailError, InputError, guard
@@ -71,6 +72,7 @@ async def collect(
     record: Callable[[Rollout], None] | None = None,
     on_rollout: Callable[[Rollout], None] | None = None,
     summary: Summary | None = None,
+    drain: Drain | None = None,
 ) -> Summary:
     """Play the jobs, `concurrency` at once, and return what became of them.
 
@@ -81,6 +83,7 @@ async def collect(
         record: makes a rollout durable; called once per job, before it is counted. What it raises stops the run.
         on_rollout: told of each rollout after that.
         summary: filled instead of a new one, for reading on the way or after a cancellation.
+        drain: once requested, no job is taken and no failed attempt is repeated; what is being played is finished.
 
     Raises:
         asyncio.CancelledError: cancelled; every episode is closed, what was played half is counted as `cancelled`.
@@ -90,7 +93,9 @@ async def collect(
         raise InputError(f"concurrency is {concurrency!r} and retries is {retries!r}; at least 1 and 0 are needed.")
     summary = Summary() if summary is None else summary
     started = time.monotonic()
-    run = _Run(iter(jobs), model, agent, limits, retries, retry_seconds, record, on_rollout, summary)
+    drain = drain or Drain()
+    player = Player(model, agent, limits, retries, retry_seconds, summary, drain)
+    run = _Run(iter(jobs), player, record, on_rollout, summary, drain)
     workers = [asyncio.create_task(run.work()) for _ in range(concurrency)]
     try:
         await asyncio.wait(workers, return_when=asyncio.FIRST_EXCEPTION)
@@ -111,16 +116,65 @@ async def collect(
 
 
 @dataclass(slots=True)
-class _Run:
-    jobs: Iterator[Job]
+class Player:
+    """Plays one job to its outcome, with the attempts that it takes."""
+
     model: Model | EpisodePolicy
     agent: Agent
     limits: Limits
     retries: int
     retry_seconds: float
+    summary: Summary
+    """Where it counts the attempts that are repeated."""
+    drain: Drain
+
+    async def play(self, job: Job) -> Rollout:
+        """Return the rollout of the last attempt; a drain leaves a failed one without another."""
+        rollout: Rollout | None = None
+        for attempt in range(1, self.retries + 1):
+            rollout = await self._attempt(job, attempt, rollout)
+            failure = rollout.failure
+            if failure is None or not failure.is_retryable or self.drain.is_requested:
+                return rollout
+            logger.warning(
+                "%s task %d repeat %d: attempt %d of %d failed (%s at stage %s: %s); it is played again.",
+                job.spec.name, job.task_index, job.repeat, attempt, self.retries + 1,
+                failure.kind, failure.stage, failure.message,
+            )  # fmt: skip
+            if await self.drain.wait(self._pause(job, attempt)):
+                return rollout
+            self.summary.retried += 1
+        return await self._attempt(job, self.retries + 1, rollout)
+
+    async def _attempt(self, job: Job, attempt: int, earlier: Rollout | None) -> Rollout:
+        try:
+            rollout = await guard("seed", self._play_once, job, attempt)
+        except EpisodeFailed as error:
+            identity = {"task_index": job.task_index, "repeat": job.repeat, "attempt": attempt}
+            rollout = failed_before_opening(job.spec, job.task, error, **identity)
+        if earlier is not None:
+            rollout.add_earlier(earlier)
+        return rollout
+
+    async def _play_once(self, job: Job, attempt: int) -> Rollout:
+        return await play(
+            job.spec, job.task, self.model, agent=self.agent, limits=self.limits,
+            task_index=job.task_index, repeat=job.repeat, attempt=attempt,
+        )  # fmt: skip
+
+    def _pause(self, job: Job, attempt: int) -> float:
+        jitter = Random(f"{job.task.id}:{job.repeat}:{attempt}").uniform(0.5, 1.0)
+        return min(self.retry_seconds * 2 ** (attempt - 1), _MAX_PAUSE_SECONDS) * jitter
+
+
+@dataclass(slots=True)
+class _Run:
+    jobs: Iterator[Job]
+    player: Player
     record: Callable[[Rollout], None] | None
     on_rollout: Callable[[Rollout], None] | None
     summary: Summary
+    drain: Drain
     source_error: GymrailError | None = None
     breathed_at: float = 0.0
 
@@ -131,7 +185,7 @@ class _Run:
             summary.asked += 1
             status = "cancelled"
             try:
-                rollout = await self._play(job)
+                rollout = await self.player.play(job)
                 if self.record is not None:
                     self.record(rollout)
                 assert rollout.outcome is not None
@@ -150,40 +204,10 @@ class _Run:
             await asyncio.sleep(0)
 
     def _next(self) -> Job | None:
+        if self.drain.is_requested:
+            return None
         try:
             return next(self.jobs, None)
         except GymrailError as error:
             self.source_error = error
             return None
-
-    async def _play(self, job: Job) -> Rollout:
-        for attempt in range(1, self.retries + 1):
-            rollout = await self._attempt(job, attempt)
-            failure = rollout.failure
-            if failure is None or not failure.is_retryable:
-                return rollout
-            self.summary.retried += 1
-            logger.warning(
-                "%s task %d repeat %d: attempt %d of %d failed (%s at stage %s: %s); it is played again.",
-                job.spec.name, job.task_index, job.repeat, attempt, self.retries + 1,
-                failure.kind, failure.stage, failure.message,
-            )  # fmt: skip
-            await asyncio.sleep(self._pause(job, attempt))
-        return await self._attempt(job, self.retries + 1)
-
-    async def _attempt(self, job: Job, attempt: int) -> Rollout:
-        try:
-            return await guard("seed", self._play_once, job, attempt)
-        except EpisodeFailed as error:
-            identity = {"task_index": job.task_index, "repeat": job.repeat, "attempt": attempt}
-            return failed_before_opening(job.spec, job.task, error, **identity)
-
-    async def _play_once(self, job: Job, attempt: int) -> Rollout:
-        return await play(
-            job.spec, job.task, self.model, agent=self.agent, limits=self.limits,
-            task_index=job.task_index, repeat=job.repeat, attempt=attempt,
-        )  # fmt: skip
-
-    def _pause(self, job: Job, attempt: int) -> float:
-        jitter = Random(f"{job.task.id}:{job.repeat}:{attempt}").uniform(0.5, 1.0)
-        return min(self.retry_seconds * 2 ** (attempt - 1), _MAX_PAUSE_SECONDS) * jitter

@@ -1,6 +1,6 @@
 """The rewards of many tasks: means with intervals that count tasks, k attempts, majority votes, spread within groups.
 
-Kept is a little per task, and a few numbers per rollout in flat arrays.
+Kept are a few numbers per rollout in flat arrays, and each answer once.
 """
 
 from __future__ import annotations
@@ -8,11 +8,11 @@ from __future__ import annotations
 import math
 import statistics
 from array import array
-from collections import defaultdict
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from gymrail.collect.done import TaskNumbers
 from gymrail.collect.estimators import average_at_k, described, majority_at_k, pass_at_k, pass_hat_k
 from gymrail.rollout import Rollout
 
@@ -20,6 +20,7 @@ ANSWER = "extracted_answer"
 """The verdict metric that votes in majority@k; None is no answer."""
 
 _CHANCE = (0.0, 1.0)
+_NO_ANSWER = -1.0
 _PASS_RATES = ("0", "0-0.25", "0.25-0.5", "0.5-0.75", "0.75-1", "1")
 
 
@@ -72,69 +73,116 @@ class _Column:
         self.tasks.extend(task + offset for task in other.tasks)
         self.values.extend(other.values)
 
-    def task_means(self) -> list[float]:
-        values: dict[int, list[float]] = defaultdict(list)
-        for task, value in zip(self.tasks, self.values, strict=True):
-            values[task].append(value)
-        return [statistics.fmean(mine) for mine in values.values()]
+    def by_task(self, tasks: int, repeats: array[int] | None = None) -> _Groups:
+        """Put each task's values together: as they came or, given the repeats, in the order of those."""
+        return _Groups.of(self.tasks, self.values, tasks, repeats)
+
+
+@dataclass(frozen=True, slots=True)
+class _Groups:
+    """The numbers of all tasks in one array, task by task."""
+
+    starts: array[int]
+    """By task; the last entry is where the last task ends."""
+    values: array[float]
+
+    @classmethod
+    def of(cls, tasks: array[int], values: array[float], count: int, repeats: array[int] | None) -> _Groups:
+        starts = array("q", bytes(8 * (count + 1)))
+        for task in tasks:
+            starts[task + 1] += 1
+        for task in range(count):
+            starts[task + 1] += starts[task]
+        free = starts[:]
+        grouped = values[:]
+        places = range(len(values))
+        for place in places if repeats is None else sorted(places, key=repeats.__getitem__):
+            task = tasks[place]
+            grouped[free[task]] = values[place]
+            free[task] += 1
+        return cls(starts, grouped)
+
+    def size(self, task: int) -> int:
+        return self.starts[task + 1] - self.starts[task]
+
+    def first(self, task: int, k: int | None = None) -> array[float]:
+        """The task's first `k` values, or all."""
+        start, end = self.starts[task], self.starts[task + 1]
+        return self.values[start : end if k is None else min(end, start + k)]
+
+    def __iter__(self) -> Iterator[array[float]]:
+        return (self.first(task) for task in range(len(self.starts) - 1))
 
 
 @dataclass(slots=True)
 class Scores:
-    """The rewards, reward components and numeric verdict metrics of the rollouts that have a reward."""
+    """The rewards, reward components and numeric verdict metrics of one environment's rollouts that have a reward."""
 
-    tasks: dict[tuple[str, int, str], TaskRewards] = field(default_factory=dict)
-    _numbers: dict[tuple[str, int, str], int] = field(default_factory=dict)
+    is_binary: bool = True
+    _numbers: TaskNumbers = field(default_factory=TaskNumbers)
+    _tasks: int = 0
     _rewards: _Column = field(default_factory=_Column)
     _repeats: array[int] = field(default_factory=lambda: array("q"))
-    _answers: dict[int, list[tuple[int, Hashable | None, float]]] = field(default_factory=dict)
-    """By task: repeat, answer, reward; of rollouts whose verdict has `ANSWER`."""
+    _votes: _Column = field(default_factory=_Column)
+    """Which answer, by number, -1 for none; of rollouts whose verdict has `ANSWER`."""
+    _vote_rewards: array[float] = field(default_factory=lambda: array("d"))
+    _vote_repeats: array[int] = field(default_factory=lambda: array("q"))
+    _answers: dict[str, int] = field(default_factory=dict)
+    """The numbers of the answers."""
     _measures: dict[str, _Column] = field(default_factory=dict)
-    is_binary: bool = True
+
+    @property
+    def task_count(self) -> int:
+        return self._tasks
 
     def add(self, rollout: Rollout) -> None:
         """Count a rollout that has a reward."""
         reward = rollout.reward
         assert reward is not None, "what has no reward is counted elsewhere"
-        key = rollout.task_key
-        task = self.tasks.get(key)
-        if task is None:
-            self._numbers[key] = len(self.tasks)
-            task = self.tasks[key] = TaskRewards()
-        task.add(reward)
+        _, task_index, task_id = rollout.task_key
+        number = self._numbers.of(task_index, task_id)
+        self._tasks = self._numbers.count
         self.is_binary = self.is_binary and reward in (0.0, 1.0)
-        number = self._numbers[key]
         self._rewards.add(number, reward)
         self._repeats.append(rollout.repeat)
         if ANSWER in rollout.metrics:
-            answer = rollout.metrics[ANSWER]
-            vote = answer if answer is None or isinstance(answer, str) else repr(answer)
-            self._answers.setdefault(number, []).append((rollout.repeat, vote, reward))
+            self._votes.add(number, self._answer(rollout.metrics[ANSWER]))
+            self._vote_rewards.append(reward)
+            self._vote_repeats.append(rollout.repeat)
         for values in (rollout.reward_components, rollout.metrics):
             for name, value in values.items():
                 if isinstance(value, int | float) and math.isfinite(value):
-                    self._measures.setdefault(name, _Column()).add(number, value)
+                    column = self._measures.get(name)
+                    if column is None:
+                        column = self._measures[name] = _Column()
+                    column.add(number, value)
 
     def merge(self, other: Scores) -> None:
-        """Add another environment's scores; tasks of two environments are never the same."""
-        offset = len(self.tasks)
-        self.tasks.update(other.tasks)
-        self._numbers.update((key, number + offset) for key, number in other._numbers.items())
+        """Add another environment's scores, to be read only from here on: tasks of two environments are never the
+        same."""
+        offset = self._tasks
+        self._tasks += other._tasks
         self._rewards.extend(other._rewards, offset)
         self._repeats.extend(other._repeats)
-        self._answers.update((number + offset, list(votes)) for number, votes in other._answers.items())
+        votes = {
+            number: self._answers.setdefault(answer, len(self._answers)) for answer, number in other._answers.items()
+        }
+        self._votes.tasks.extend(task + offset for task in other._votes.tasks)
+        self._votes.values.extend(votes.get(int(vote), -1) for vote in other._votes.values)
+        self._vote_rewards.extend(other._vote_rewards)
+        self._vote_repeats.extend(other._vote_repeats)
         for name, column in other._measures.items():
             self._measures.setdefault(name, _Column()).extend(column, offset)
         self.is_binary = self.is_binary and other.is_binary
 
     def reward(self) -> dict[str, float | None]:
         """The mean over tasks of each task's mean, its interval, and the spread of the tasks' means."""
-        means = [task.mean for task in self.tasks.values()]
+        means = [rewards[0] if len(rewards) == 1 else _rewards_of(rewards).mean for rewards in self._by_task()]
         return {
             **described(means),
             "std": statistics.stdev(means) if len(means) > 1 else None,
-            "min": min((task.low for task in self.tasks.values()), default=None),
-            "max": max((task.high for task in self.tasks.values()), default=None),
+            "min": min(self._rewards.values, default=None),
+            "max": max(self._rewards.values, default=None),
         }
 
     def attempts(self) -> dict[str, dict[str, Any]]:
@@ -143,30 +191,28 @@ class Scores:
         Each for k = 1, 2, 4, ... and the largest: the mean over the tasks with at least k rewards, its interval, and
         how many tasks those are. The first k are those with the lowest repeats.
         """
-        counts = [(task.count, task.successes) for task in self.tasks.values()]
-        sizes = [count for count, _ in counts]
+        rewards = self._rewards.by_task(self._tasks, self._repeats)
+        sizes = [rewards.size(task) for task in range(self._tasks)]
         found: dict[str, dict[str, Any]] = {"pass@k": {}, "pass^k": {}}
         if self.is_binary:
+            wins = [group.count(1.0) for group in rewards]
             for name, estimate in (("pass@k", pass_at_k), ("pass^k", pass_hat_k)):
-                found[name] = _by_k(sizes, lambda k, task, of=estimate: of(*counts[task], k), _CHANCE)
-        firsts = self._in_order_of_repeats()
-        found["avg@k"] = _by_k(sizes, lambda k, task: average_at_k(firsts[task], k))
-        votes = [sorted(mine, key=lambda vote: vote[0]) for mine in self._answers.values()]
-        answers = [[answer for _, answer, _ in mine] for mine in votes]
-        scores = [[score for _, _, score in mine] for mine in votes]
-        found["majority@k"] = _by_k(
-            [len(mine) for mine in votes], lambda k, task: majority_at_k(answers[task], scores[task], k)
-        )
+                found[name] = _by_k(sizes, lambda k, task, of=estimate: of(sizes[task], wins[task], k), _CHANCE)
+        found["avg@k"] = _by_k(sizes, lambda k, task: average_at_k(rewards.first(task, k), k))
+        found["majority@k"] = self._majority()
         return found
 
     def no_answer_share(self) -> float | None:
         """The share of rollouts without an answer; None where verdicts name none."""
-        answers = [answer for votes in self._answers.values() for _, answer, _ in votes]
-        return sum(answer is None for answer in answers) / len(answers) if answers else None
+        votes = self._votes.values
+        return votes.count(_NO_ANSWER) / len(votes) if votes else None
 
     def measures(self) -> dict[str, dict[str, float | None]]:
         """Each reward component and numeric verdict metric: mean over tasks and interval, as the reward's."""
-        return {name: described(column.task_means()) for name, column in sorted(self._measures.items())}
+        return {
+            name: described([statistics.fmean(mine) for mine in column.by_task(self._tasks) if mine])
+            for name, column in sorted(self._measures.items())
+        }
 
     def groups(self) -> dict[str, Any]:
         """Tasks with several rewards; one whose rewards are all equal teaches a group-relative learner nothing.
@@ -174,15 +220,18 @@ class Scores:
         `by_pass_rate` has the number of groups and their mean standard deviation per range of pass rates; a range has
         its upper end, but for 1, which stands alone.
         """
-        groups = [task for task in self.tasks.values() if task.count > 1]
-        flat = sum(task.low == task.high for task in groups)
+        count = flat = 0
         by_rate: dict[str, list[float]] = {}
-        for task in groups:
-            by_rate.setdefault(_pass_rate_range(task.pass_rate), []).append(task.std or 0.0)
+        for rewards in self._by_task():
+            if len(rewards) > 1:
+                task = _rewards_of(rewards)
+                count += 1
+                flat += task.low == task.high
+                by_rate.setdefault(_pass_rate_range(task.pass_rate), []).append(task.std or 0.0)
         return {
-            "count": len(groups),
+            "count": count,
             "zero_spread": flat,
-            "zero_spread_share": flat / len(groups) if groups else None,
+            "zero_spread_share": flat / count if count else None,
             "by_pass_rate": {
                 name: {"count": len(by_rate[name]), "std": statistics.fmean(by_rate[name])}
                 for name in _PASS_RATES
@@ -190,12 +239,32 @@ class Scores:
             },
         }
 
-    def _in_order_of_repeats(self) -> list[list[float]]:
-        found: list[list[float]] = [[] for _ in self.tasks]
-        tasks, values = self._rewards.tasks, self._rewards.values
-        for place in sorted(range(len(values)), key=self._repeats.__getitem__):
-            found[tasks[place]].append(values[place])
-        return found
+    def _by_task(self) -> Iterable[array[float]]:
+        return self._rewards.by_task(self._tasks)
+
+    def _majority(self) -> dict[str, dict[str, Any]]:
+        votes = self._votes.by_task(self._tasks, self._vote_repeats)
+        scores = _Groups.of(self._votes.tasks, self._vote_rewards, self._tasks, self._vote_repeats)
+        voted = [task for task in range(self._tasks) if votes.size(task)]
+
+        def estimate(k: int, place: int) -> float:
+            answers = [None if vote == _NO_ANSWER else vote for vote in votes.first(voted[place], k)]
+            return majority_at_k(answers, scores.first(voted[place], k), k)
+
+        return _by_k([votes.size(task) for task in voted], estimate)
+
+    def _answer(self, answer: Any) -> float:
+        if answer is None:
+            return _NO_ANSWER
+        text = answer if isinstance(answer, str) else repr(answer)
+        return self._answers.setdefault(text, len(self._answers))
+
+
+def _rewards_of(rewards: Iterable[float]) -> TaskRewards:
+    task = TaskRewards()
+    for reward in rewards:
+        task.add(reward)
+    return task
 
 
 def _by_k(

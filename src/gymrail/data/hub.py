@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from gymrail.data.jsonl import read_tasks
+from gymrail.data.rows import Problem, RawRow, read_raw
 from gymrail.errors import InputError, did_you_mean
 from gymrail.spec import DatasetEntry
 from gymrail.task import Task
@@ -29,17 +30,55 @@ def read_hub(entry: DatasetEntry, task_type: type[TaskT], folder: Path | None = 
         InputError: the dataset, the file or the split is not there, or a row is bad.
         ImportError: `datasets` is not installed.
     """
-    if not entry.path:
-        raise InputError(
-            f"Dataset {entry.name!r} has no path; write the hub's dataset id, such as 'org/name', or a folder."
-        )
-    local = (folder or Path()) / entry.path
+    local = _local(entry, folder)
     if entry.file and entry.file.endswith((".jsonl", ".jsonl.gz")):
-        yield from read_tasks(local / entry.file if local.is_dir() else _download(entry.path, entry.file), task_type)
+        yield from read_tasks(_jsonl(entry, local), task_type)
         return
     optional = {name for name, field in task_type.model_fields.items() if not field.is_required()}
     for index, row in enumerate(_load(entry, local)):
         yield task_type.from_row(_without_padding(row, optional), f"dataset {entry.path}, row {index}")
+
+
+def hub_rows(entry: DatasetEntry, task_type: type[Task], folder: Path | None = None) -> Iterator[RawRow | Problem]:
+    """Yield the rows of a Hugging Face dataset as `read_hub` takes them, not yet validated.
+
+    Raises:
+        InputError: the dataset, the file or the split is not there.
+        ImportError: `datasets` is not installed.
+    """
+    local = _local(entry, folder)
+    if entry.file and entry.file.endswith((".jsonl", ".jsonl.gz")):
+        yield from read_raw(_jsonl(entry, local))
+        return
+    optional = {name for name, field in task_type.model_fields.items() if not field.is_required()}
+    for number, row in enumerate(_load(entry, local), start=1):
+        yield RawRow(f"dataset {entry.path}", number, None, _without_padding(row, optional))
+
+
+def hub_files(entry: DatasetEntry, folder: Path | None = None) -> list[Path] | None:
+    """Return the files that a dataset is read from; None for a table on the hub, which has none here.
+
+    Raises:
+        InputError: the file is not there.
+    """
+    local = _local(entry, folder)
+    if entry.file and entry.file.endswith((".jsonl", ".jsonl.gz")):
+        return [_jsonl(entry, local)]
+    return sorted(file for file in local.rglob("*") if file.is_file()) if local.is_dir() else None
+
+
+def _local(entry: DatasetEntry, folder: Path | None) -> Path:
+    if not entry.path:
+        raise InputError(
+            f"Dataset {entry.name!r} has no path; write the hub's dataset id, such as 'org/name', or a folder."
+        )
+    return (folder or Path()) / entry.path
+
+
+def _jsonl(entry: DatasetEntry, local: Path) -> Path:
+    assert entry.path is not None
+    assert entry.file is not None
+    return local / entry.file if local.is_dir() else _download(entry.path, entry.file)
 
 
 def _load(entry: DatasetEntry, local: Path) -> Any:

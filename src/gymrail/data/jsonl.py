@@ -36,14 +36,14 @@ def read_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         InputError: the file cannot be read, or a line is no JSON object.
     """
     try:
-        with _open(path) as lines:
+        with open_binary(path) as lines:
             for number, line in enumerate(lines, start=1):
                 if number == 1:
                     line = line.removeprefix(_BOM)
                 if not line.isspace():
                     yield number, parse_line(line, path, number)
     except (OSError, EOFError, zlib.error) as error:
-        raise InputError(f"Cannot read '{path}': {_reason(error)}.") from None
+        raise InputError(f"Cannot read '{path}': {reason_of(error)}.") from None
 
 
 def parse_line(line: bytes, path: Path, number: int) -> dict[str, Any]:
@@ -52,7 +52,6 @@ def parse_line(line: bytes, path: Path, number: int) -> dict[str, Any]:
     Raises:
         InputError: it is no JSON object; the text shows where it breaks off and how it begins.
     """
-    where = f"{path}, line {number}"
     try:
         row = orjson.loads(line)
     except orjson.JSONDecodeError as error:
@@ -61,9 +60,9 @@ def parse_line(line: bytes, path: Path, number: int) -> dict[str, Any]:
             if number == 1 and line.lstrip()[:1] == b"["
             else ""
         )
-        raise InputError(f"{where}: not valid JSON ({error}): {_shorten(line)}.{hint}") from None
+        raise InputError(f"{path}, line {number}: not valid JSON ({error}): {_shorten(line)}.{hint}") from None
     if not isinstance(row, dict):
-        raise InputError(f"{where}: a row must be a JSON object, this is {_shorten(line)}.")
+        raise InputError(f"{path}, line {number}: a row must be a JSON object, this is {_shorten(line)}.")
     return row
 
 
@@ -73,17 +72,22 @@ def write_jsonl(rows: Iterable[Mapping[str, Any]], path: Path) -> int:
     Raises:
         InputError: the file cannot be written.
     """
+    return write_lines((orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE) for row in rows), path)
+
+
+def write_lines(lines: Iterable[bytes], path: Path) -> int:
+    """Write lines, each with its end, as `write_jsonl` writes rows."""
     partial = path.with_name(f".{path.name}.partial")
     count = 0
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         file = partial.open("wb")
     except OSError as error:
-        raise InputError(f"Cannot write '{path}': {_reason(error)}.") from None
+        raise InputError(f"Cannot write '{path}': {reason_of(error)}.") from None
     try:
         with file:
-            for row in rows:
-                _write(file, orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE), path)
+            for line in lines:
+                _write(file, line, path)
                 count += 1
             _finish(file, path)
         os.replace(partial, path)
@@ -97,21 +101,23 @@ def _write(file: IO[bytes], line: bytes, path: Path) -> None:
     try:
         file.write(line)
     except OSError as error:
-        raise InputError(f"Cannot write '{path}': {_reason(error)}.") from None
+        raise InputError(f"Cannot write '{path}': {reason_of(error)}.") from None
 
 
 def _finish(file: IO[bytes], path: Path) -> None:
     try:
         file.flush()
     except OSError as error:
-        raise InputError(f"Cannot write '{path}': {_reason(error)}.") from None
+        raise InputError(f"Cannot write '{path}': {reason_of(error)}.") from None
 
 
-def _open(path: Path) -> IO[bytes]:
+def open_binary(path: Path) -> IO[bytes]:
+    """Open a file for reading; `.gz` is unpacked on the way."""
     return gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb")  # type: ignore[return-value]
 
 
-def _reason(error: BaseException) -> str:
+def reason_of(error: BaseException) -> str:
+    """Say in a few words why a file could not be read or written."""
     return (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
 
 

@@ -10,6 +10,7 @@ stopped after group n goes on at n + 1, and two processes that know the index ag
 from __future__ import annotations
 
 import hashlib
+import itertools
 import math
 from array import array
 from collections.abc import Iterator, Sequence
@@ -18,10 +19,11 @@ from fractions import Fraction
 from functools import cached_property
 from pathlib import Path
 from random import Random
+from typing import Literal
 
 import orjson
 
-from gymrail.data.profiled import read_profiled
+from gymrail.data.profiled import ProfiledTask, read_profiled, signal_of
 from gymrail.errors import InputError
 from gymrail.spec import EnvironmentSpec
 from gymrail.task import Task
@@ -41,6 +43,8 @@ class Member:
     """Use the tasks of this profile (`gymrail profile`) instead of the split's."""
     pass_rate: tuple[float, float] = (0.0, 1.0)
     """With a profile: only the tasks whose pass rate lies within."""
+    weight_by: Literal["pass_rate"] | None = None
+    """With a profile: how often each task comes, in proportion to `profiled.signal_of`; equally often by default."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +69,7 @@ class Mixture:
         _check(self.members)
         self._schedule = _Schedule([member.weight for member in self.members], seed)
         self._streams = [
-            _Generated(member, seed) if _is_endless(member) else _Finite(member, seed) for member in self.members
+            _Generated(member, seed) if _is_endless(member) else _finite(member, seed) for member in self.members
         ]
 
     def group(self, index: int) -> Group:
@@ -126,6 +130,8 @@ def _check(members: Sequence[Member]) -> None:
     names: set[str] = set()
     for member in members:
         name, weight, limit = member.spec.name, member.weight, member.limit
+        if member.weight_by is not None and member.profile is None:
+            raise InputError(f"weight_by of {name!r} needs a profile: `gymrail profile RUN -o FILE` writes one.")
         if isinstance(weight, bool) or not isinstance(weight, int | float) or not math.isfinite(weight) or weight <= 0:
             raise InputError(
                 f"The weight of {name!r} is {weight!r}; it must be a finite number above 0. "
@@ -158,6 +164,10 @@ class _Generated:
         return place, self._member.spec.generate(self._member.split, place, self._seed)
 
 
+def _finite(member: Member, seed: int) -> _Finite:
+    return _Finite(member, seed) if member.weight_by is None else _Weighted(member, seed)
+
+
 class _Finite:
     """A dataset's tasks, in a new order in each epoch."""
 
@@ -167,11 +177,17 @@ class _Finite:
         self._order: tuple[int, array[int]] = (-1, array("q"))
 
     @cached_property
+    def profiled(self) -> list[ProfiledTask]:
+        member = self._member
+        assert member.profile is not None
+        task_type, name = member.spec.cls.task_type, member.spec.name
+        return read_profiled(member.profile, task_type, name, member.pass_rate)[: member.limit]
+
+    @cached_property
     def tasks(self) -> list[Task]:
         member = self._member
         if member.profile is not None:
-            task_type, name = member.spec.cls.task_type, member.spec.name
-            return read_profiled(member.profile, task_type, name, member.pass_rate)[: member.limit]
+            return [profiled.task for profiled in self.profiled]
         tasks = list(member.spec.tasks(member.split, limit=member.limit, seed=self._seed))
         if not tasks:
             raise InputError(
@@ -190,11 +206,51 @@ class _Finite:
     def at(self, place: int) -> tuple[int, Task]:
         epoch, position = divmod(place, len(self.tasks))
         if self._order[0] != epoch:
-            order = array("q", range(len(self.tasks)))
-            Random(f"{self._seed}:{self._member.spec.name}:{epoch}").shuffle(order)
+            rng = Random(f"{self._seed}:{self._member.spec.name}:{epoch}")
+            order = self._members_of_epoch(rng)
+            rng.shuffle(order)
             self._order = (epoch, order)
         index = self._order[1][position]
         return index, self.tasks[index]
+
+    def _members_of_epoch(self, rng: Random) -> array[int]:
+        return array("q", range(len(self.tasks)))
+
+
+class _Weighted(_Finite):
+    """A profile's tasks, each as often as it teaches.
+
+    An epoch has as many places as there are tasks, and a task whose share is worth 2.3 of them has 2 or 3: systematic
+    sampling, unbiased and without the clumps of independent draws.
+    """
+
+    @cached_property
+    def weights(self) -> list[float]:
+        weights = []
+        for task, pass_rate, rollouts in self.profiled:
+            if rollouts is None:
+                path, name = self._member.profile, self._member.spec.name
+                raise InputError(
+                    f"'{path}' does not say of how many rollouts the pass rate of {name!r} task {task.id} is, which "
+                    f"weight_by needs; `gymrail profile RUN -o {path}` writes it as 'count'."
+                )
+            weights.append(signal_of(pass_rate, rollouts))
+        return weights
+
+    @property
+    def content(self) -> str:
+        return f"{super().content}:{hashlib.blake2b(orjson.dumps(self.weights), digest_size=8).hexdigest()}"
+
+    def _members_of_epoch(self, rng: Random) -> array[int]:
+        ends = list(itertools.accumulate(self.weights))
+        step, start = ends[-1] / len(ends), rng.random()
+        order, index = array("q"), 0
+        for place in range(len(ends)):
+            point = (place + start) * step
+            while index < len(ends) - 1 and ends[index] <= point:
+                index += 1
+            order.append(index)
+        return order
 
 
 class _Schedule:

@@ -3,6 +3,7 @@
 oracle                     the environment's gold policy; oracle:0.5 spoils half of its turns
 openai:MODEL               OpenAI's API
 http://HOST:PORT/v1        any OpenAI-compatible endpoint; needs the model's name too
+http://A/v1,http://B/v1    several that serve the same model
 script:FILE.json           a JSON list of turns: text, {"name": ..., "arguments": {...}}, or a list of such calls
 FOLDER                     a local Transformers checkpoint
 """

@@ -84,10 +84,11 @@ class ChatWire:
         if self.settings.token_ids is not False:
             _put_tokens(items[-1], payload, choice, reply, self.settings.token_ids)
         usage = payload.get("usage") or {}
+        cached = (usage.get("prompt_tokens_details") or {}).get("cached_tokens") or 0
         return ModelResponse(
             items,
             finish_reason_of(finish_reason),
-            Usage(usage.get("prompt_tokens") or 0, usage.get("completion_tokens") or 0),
+            Usage(usage.get("prompt_tokens") or 0, usage.get("completion_tokens") or 0, cached),
             payload.get("model") or self.model,
         )
 

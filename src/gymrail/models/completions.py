@@ -10,8 +10,9 @@ import random
 from typing import Any, Self
 
 from gymrail.errors import ModelError
-from gymrail.models.endpoint import Endpoint
+from gymrail.models.fleet import open_endpoint
 from gymrail.models.http import TryAgain
+from gymrail.models.pace import Load, total_load
 from gymrail.models.token_model import Sample, Sampling
 from gymrail.models.wire import EndpointSettings, to_json, token_problem
 
@@ -37,7 +38,7 @@ class CompletionsSampler:
     ) -> None:
         """
         Args:
-            base_url: the endpoint with its version, such as "http://127.0.0.1:8000/v1".
+            base_url: the endpoint with its version, such as "http://127.0.0.1:8000/v1"; commas separate several.
             model: the served model's name.
             api_key: sent as a bearer token; never logged or shown.
 
@@ -46,12 +47,22 @@ class CompletionsSampler:
         """
         self.model = model
         self.settings = settings or EndpointSettings()
-        self._endpoint = Endpoint(base_url, model, self.settings, api_key)
+        self._endpoint = open_endpoint(base_url, model, self.settings, api_key)
 
     @property
     def retries(self) -> int:
         """Attempts after a call's first."""
         return self._endpoint.retries
+
+    @property
+    def loads(self) -> dict[str, Load]:
+        """How many requests each address is sent at once, answers now, and keeps waiting."""
+        return self._endpoint.loads
+
+    @property
+    def load(self) -> Load:
+        """The same, of all addresses together."""
+        return total_load(self._endpoint.loads.values())
 
     async def __aenter__(self) -> Self:
         return self

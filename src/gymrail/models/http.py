@@ -13,9 +13,9 @@ import re
 import threading
 import urllib.parse
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import timedelta
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from pyreqwest import exceptions
 from pyreqwest.client import Client, ClientBuilder
@@ -28,12 +28,28 @@ _CONNECT_SECONDS = 30.0
 _MAX_URLS = 256
 _PROXY_SCHEMES = frozenset({"http", "https", "socks4", "socks4a", "socks5", "socks5h"})
 
+_context_headers: Callable[[], Mapping[str, str]] | None = None
+
+
+def set_context_headers(headers: Callable[[], Mapping[str, str]] | None) -> None:
+    """Send with every posted request of this process what `headers` returns where it is made, as tracing does."""
+    global _context_headers
+    _context_headers = headers
+
 
 class TryAgain(GymrailError):
     """An attempt failed in a way that another one may not."""
 
-    def __init__(self, message: str, after_seconds: float | None = None, status: int | None = None) -> None:
+    def __init__(
+        self,
+        message: str,
+        after_seconds: float | None = None,
+        status: int | None = None,
+        trouble: Literal["answer", "connection", "timeout"] = "answer",
+    ) -> None:
         super().__init__(message)
+        self.trouble = trouble
+        """What was wrong: the answer, the way there and back, or that there was none in time."""
         self.after_seconds = after_seconds
         """How long to wait: what the endpoint asks for, or 0 where it closed a connection that had been idle."""
         self.status = status
@@ -84,6 +100,8 @@ class HttpClient:
             TryAgain: no connection, a connection that broke, or no whole answer in time.
             Unreachable: the certificate is not trusted, or this process was forked from one that used the client.
         """
+        if _context_headers is not None:
+            headers = {**_context_headers(), **(headers or {})}
         request = self._open().post(self._url(path)).body_bytes(body)
         return await self._send(request.headers(headers) if headers else request, timeout_seconds)
 
@@ -121,21 +139,23 @@ class HttpClient:
         no_connection = "client error (Connect)" in causes
         if isinstance(error, exceptions.RequestTimeoutError):
             if no_connection:
-                return TryAgain(f"{self.shown_url}: no connection within {_CONNECT_SECONDS:g} seconds")
-            return TryAgain(f"{self.shown_url} gave no answer within {limit_seconds:g} seconds")
+                text = f"{self.shown_url}: no connection within {_CONNECT_SECONDS:g} seconds"
+                return TryAgain(text, trouble="connection")
+            return TryAgain(f"{self.shown_url} gave no answer within {limit_seconds:g} seconds", trouble="timeout")
         if innermost.startswith("invalid peer certificate"):
             return Unreachable(
                 f"The TLS certificate of {self.shown_url} is not trusted ({innermost.partition(': ')[2]}); "
                 "fix it, or name its authority in the environment variable SSL_CERT_FILE."
             )
         if no_connection:
-            return TryAgain(f"{self.shown_url}: no connection ({innermost})")
+            return TryAgain(f"{self.shown_url}: no connection ({innermost})", trouble="connection")
         if isinstance(error, exceptions.BodyDecodeError | exceptions.ReadError):
-            return TryAgain(f"{self.shown_url}: the connection broke in the middle of the answer ({innermost})")
+            text = f"{self.shown_url}: the connection broke in the middle of the answer ({innermost})"
+            return TryAgain(text, trouble="connection")
         if isinstance(error, exceptions.NetworkError):
             # A kept connection that the endpoint closed at this very moment looks the same, and needs no wait.
             text = f"{self.shown_url}: the server closed the connection without an answer ({innermost})"
-            return TryAgain(text, after_seconds=0.0)
+            return TryAgain(text, after_seconds=0.0, trouble="connection")
         if isinstance(error, exceptions.ClientClosedError):
             return TryAgain(f"{self.shown_url}: the client was closed during the request", after_seconds=0.0)
         return TryAgain(f"{self.shown_url}: {type(error).__name__}: {innermost}")

@@ -15,8 +15,9 @@ from typing import Any, Literal, Self
 
 from gymrail.errors import InputError
 from gymrail.models.chat import ChatWire
-from gymrail.models.endpoint import Endpoint
+from gymrail.models.fleet import open_endpoint
 from gymrail.models.model import ModelRequest, ModelResponse
+from gymrail.models.pace import Load, total_load
 from gymrail.models.responses import ResponsesWire
 from gymrail.models.wire import EndpointSettings, Wire, to_json
 
@@ -27,6 +28,9 @@ _MAX_HEADS = 256
 
 class OpenAIModel:
     """A model behind an OpenAI-compatible endpoint. One instance serves many episodes and event loops at once."""
+
+    provider = "openai"
+    """The protocol's name in traces."""
 
     def __init__(
         self,
@@ -41,7 +45,8 @@ class OpenAIModel:
 
         Args:
             model: The name that the endpoint serves; a task row's own `model` does not count.
-            base_url: With its version, such as `http://localhost:8000/v1`; a query is kept behind every path.
+            base_url: With its version, such as `http://localhost:8000/v1`; a query is kept behind every path. Several
+                that serve the same model are separated by commas.
             api_key: Sent as a bearer token; never logged or shown.
             api: "auto" speaks Responses with api.openai.com and Chat Completions, which all servers have, with others.
 
@@ -50,7 +55,7 @@ class OpenAIModel:
         """
         self.model = model
         self.settings = settings = settings or EndpointSettings()
-        self._endpoint = Endpoint(base_url, model, settings, api_key)
+        self._endpoint = open_endpoint(base_url, model, settings, api_key)
         if api not in ("auto", "chat", "responses"):
             raise InputError(f"api is {api!r}; it must be 'auto', 'chat' or 'responses'.")
         if api == "auto":
@@ -74,6 +79,16 @@ class OpenAIModel:
     def retries(self) -> int:
         """Attempts after a call's first."""
         return self._endpoint.retries
+
+    @property
+    def loads(self) -> dict[str, Load]:
+        """How many requests each address is sent at once, answers now, and keeps waiting."""
+        return self._endpoint.loads
+
+    @property
+    def load(self) -> Load:
+        """The same, of all addresses together."""
+        return total_load(self._endpoint.loads.values())
 
     async def __aenter__(self) -> Self:
         return self
@@ -104,6 +119,7 @@ class OpenAIModel:
             wire.parse,
             timeout_seconds=request.timeout_seconds,
             max_output_tokens=parameters.get("max_output_tokens"),
+            episode_id=request.episode_id,
         )
 
     async def check(self) -> None:

@@ -64,7 +64,8 @@ class ResponsesWire:
             _complete(item)
         self._check_tokens(output[-1])
         usage = payload.get("usage") or {}
-        counted = Usage(usage.get("input_tokens") or 0, usage.get("output_tokens") or 0)
+        cached = (usage.get("input_tokens_details") or {}).get("cached_tokens") or 0
+        counted = Usage(usage.get("input_tokens") or 0, usage.get("output_tokens") or 0, cached)
         return ModelResponse(output, finish_reason, counted, payload.get("model") or self.model)
 
     def _check_tokens(self, item: Item) -> None:

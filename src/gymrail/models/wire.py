@@ -24,7 +24,12 @@ class EndpointSettings:
     timeout_seconds: float = 600.0
     """One attempt; a request's own limit covers all attempts together."""
     max_retries: int = 6
-    """Attempts after the first."""
+    """Attempts after the first. Being refused as one too many (429) is not among them: see `busy_seconds`."""
+    busy_seconds: float = 1800.0
+    """How long a request is sent again while the endpoint answers 429, as often as its pace allows; the request's own
+    limit holds too. 0 counts a 429 as an attempt."""
+    max_concurrency: int | None = None
+    """Requests at once per address; without it, as many as the endpoint bears."""
     first_wait_seconds: float = 0.5
     """Before the first retry; doubled for each further one, with jitter."""
     max_wait_seconds: float = 60.0
@@ -53,6 +58,10 @@ class EndpointSettings:
         for name in ("timeout_seconds", "first_wait_seconds", "max_wait_seconds"):
             if not getattr(self, name) > 0:
                 raise InputError(f"{name} is {getattr(self, name)!r}; it must be more than 0.")
+        if self.max_concurrency is not None and self.max_concurrency < 1:
+            raise InputError(f"max_concurrency is {self.max_concurrency!r}; it must be 1 or more, or None.")
+        if not self.busy_seconds >= 0:
+            raise InputError(f"busy_seconds is {self.busy_seconds!r}; it must be 0 or more.")
         if self.max_retries < 0:
             raise InputError(f"max_retries is {self.max_retries!r}; it must be 0 or more.")
 

@@ -19,7 +19,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from gymrail.agents.command import Stage, StageReport
 from gymrail.episode import Episode
 from gymrail.models.model import Model
-from gymrail.rollout import ToolCall
+from gymrail.rollout import Reason, ToolCall, Usage
 from gymrail.serving.http import create_app
 from gymrail.serving.loopback import serve_on_loopback
 from gymrail.serving.model import ModelSettings, create_model_app
@@ -47,8 +47,8 @@ class _HostedStage:
     record: Record | None
 
     @property
-    def is_exhausted(self) -> bool:
-        return self.record is not None and self.record.is_exhausted
+    def exhausted_by(self) -> Reason | None:
+        return None if self.record is None else self.record.exhausted_by
 
     def finish(self) -> StageReport:
         rollout, record = self.episode.rollout, self.record
@@ -57,7 +57,7 @@ class _HostedStage:
         recorded_rollout(rollout, record, self.episode.table)
         _add_missing_outputs(rollout.conversation, rollout.calls)
         last = record.calls[-1].response.finish_reason if record.calls else "stop"
-        return StageReport(len(record.calls), record.failure, record.overflowed, record.is_exhausted, last)
+        return StageReport(len(record.calls), record.failure, record.overflowed, record.exhausted_by, last)
 
 
 class LoopbackHost:
@@ -117,9 +117,14 @@ def _record_for(episode: Episode, model: Model, parameters: dict[str, Any], max_
     if getattr(model, "is_scripted", False):
         model = EpisodeScript(model, episode)
     deadline = time.monotonic() + episode.remaining_seconds
+
+    def limit_of(usage: Usage) -> Reason | None:
+        return episode.limits.reached(usage, episode.seconds)
+
     return Record(
-        secrets.token_urlsafe(24), model, parameters, deadline, max_steps, lambda: episode.is_done, is_private=True
-    )
+        secrets.token_urlsafe(24), model, parameters, deadline, max_steps,
+        limit_of if episode.limits.end_between_steps else None, lambda: episode.is_done, is_private=True,
+    )  # fmt: skip
 
 
 def _add_missing_outputs(items: list[Item], journal: list[ToolCall]) -> None:

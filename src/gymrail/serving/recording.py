@@ -17,7 +17,7 @@ from typing import Any
 
 from gymrail.errors import Failure, InputError
 from gymrail.models.model import Model, ModelResponse
-from gymrail.rollout import Rollout, Usage, text_of
+from gymrail.rollout import Reason, Rollout, Usage, text_of
 from gymrail.task import Item
 
 _MODEL_ITEMS = ("function_call", "reasoning")
@@ -49,6 +49,8 @@ class Record:
     """On the monotonic clock."""
     max_steps: int | None = None
     """Answers to calls that offered tools; the next such call is refused."""
+    limit_of: Callable[[Usage], Reason | None] | None = None
+    """Which of the episode's limits its tokens have reached; the next call is refused."""
     is_over: Callable[[], bool] | None = None
     """Whether the episode has ended by itself, so that nobody needs an answer any more."""
     is_private: bool = False
@@ -58,16 +60,16 @@ class Record:
     """Of the last model call, if it broke; a program that asked again and got its answer has got over it."""
     overflowed: bool = False
     """The last call's conversation no longer fitted the model."""
-    is_exhausted: bool = False
-    """A call was refused for `max_steps`; the rollout ends there."""
+    exhausted_by: Reason | None = None
+    """What a call was refused for; the rollout ends there."""
 
     @property
     def usage(self) -> Usage:
         """Tokens of all calls."""
-        return Usage(
-            sum(call.response.usage.input_tokens for call in self.calls),
-            sum(call.response.usage.output_tokens for call in self.calls),
-        )
+        total = Usage()
+        for call in self.calls:
+            total = total.plus(call.response.usage)
+        return total
 
     @property
     def seconds(self) -> float:
@@ -77,9 +79,14 @@ class Record:
         """Say why another call is not answered, or None."""
         if self.is_over is not None and self.is_over():
             return "The episode is over."
-        if has_tools and self.max_steps is not None:
-            self.is_exhausted = self.is_exhausted or sum(bool(call.tools) for call in self.calls) >= self.max_steps
-        return f"This rollout has had its {self.max_steps} model calls." if self.is_exhausted else None
+        if self.exhausted_by is None and self.limit_of is not None:
+            self.exhausted_by = self.limit_of(self.usage)
+        if self.exhausted_by is None and has_tools and self.max_steps is not None:
+            had_all = sum(bool(call.tools) for call in self.calls) >= self.max_steps
+            self.exhausted_by = "max_steps" if had_all else None
+        if self.exhausted_by == "max_steps":
+            return f"This rollout has had its {self.max_steps} model calls."
+        return f"This rollout has reached its {self.exhausted_by}." if self.exhausted_by else None
 
     def remaining_seconds(self) -> float | None:
         return None if self.deadline is None else max(0.0, self.deadline - time.monotonic())

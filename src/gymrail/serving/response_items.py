@@ -51,9 +51,8 @@ def take_response(rollout: Rollout, response: Any) -> None:
     if not isinstance(response, dict):
         return
     rollout.model = str(response.get("model") or "")
-    usage = response.get("usage")
-    if isinstance(usage, dict):
-        rollout.usage = Usage(_count(usage.get("input_tokens")), _count(usage.get("output_tokens")))
+    if isinstance(response.get("usage"), dict):
+        rollout.usage = Usage.from_row(response["usage"])
 
 
 def outcome_of(response: Any) -> Outcome:
@@ -98,7 +97,3 @@ def _own_name(item: Item) -> Item:
         return item
     match = _MCP_NAME.fullmatch(item["name"])
     return {**item, "name": match[1]} if match else item
-
-
-def _count(value: Any) -> int:
-    return value if isinstance(value, int) and value >= 0 else 0

@@ -14,7 +14,7 @@ from trl import SFTConfig, SFTTrainer
 
 from gymrail.collect.run_directory import RunDirectory
 from gymrail.collect.runner import Job, collect
-from gymrail.data.export import sft_rows, to_dataset
+from gymrail.data.export import Dpo, Selection, Sft, export, sft_rows, to_dataset
 from gymrail.errors import InputError
 from gymrail.models.scripted import Oracle
 from gymrail.recipe import Recipe
@@ -96,6 +96,22 @@ def test_dpo_trains_a_checkpoint_from_pairs_of_one_task(checkpoint: Callable[[st
     summary = train(recipe(tmp_path / "run", "dpo", checkpoint("tiny"), data, margin=0.5))
 
     assert (Path(summary["policy"]) / "model.safetensors").is_file()
+
+
+@pytest.mark.parametrize("algorithm", ["sft", "dpo"])
+def test_an_export_trains_as_the_run_does_that_it_was_made_of(tmp_path: Path, algorithm: str) -> None:
+    data = collected(tmp_path / "data", "treasure_hunt", noise=0.5, repeats=4, tasks=8)
+    kind, selection = (Sft(), Selection(min_reward=1.0)) if algorithm == "sft" else (Dpo(), Selection())
+    export([data], tmp_path / "export", kind, selection=selection)
+    fields = {"name": "t", "algorithm": algorithm, "model": "tiny", "data": [data], "min_reward": 1.0}
+    recipe = Recipe.model_validate(fields)
+
+    rows = rows_from(recipe, [], [str(tmp_path / "export")], algorithm).remove_columns("lineage")
+
+    assert rows.to_list() == rows_from(recipe, [], [data], algorithm).to_list() != []
+    export([data], tmp_path / "saved", kind, format="dataset")
+    with pytest.raises(InputError, match="is an export in another format"):
+        rows_from(recipe, [], [str(tmp_path / "saved")], algorithm)
 
 
 def test_pairs_for_dpo_end_with_the_answer_in_which_they_part(tmp_path: Path) -> None:

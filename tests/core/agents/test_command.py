@@ -14,11 +14,12 @@ from gymrail.agents.presets import find_program
 from gymrail.environment import Environment, Turn, call
 from gymrail.episode import DEFAULT_LIMITS, Limits
 from gymrail.errors import InputError, ModelError
+from gymrail.limits import Prices
 from gymrail.models.model import ModelRequest, ModelResponse, function_call, message
 from gymrail.models.scripted import Oracle, ScriptedModel
 from gymrail.play import play
 from gymrail.registry import find
-from gymrail.rollout import Rollout, Usage
+from gymrail.rollout import Outcome, Rollout, Usage
 from gymrail.serving.hosting import LoopbackHost
 from gymrail.spec import EnvironmentSpec, Manifest
 from gymrail.task import Task
@@ -268,3 +269,44 @@ def _is_running(pid: int) -> bool:
     except FileNotFoundError:
         return False
     return status.rpartition(")")[2].split()[0] != "Z"
+
+
+SPENDS_IN_TOOLS = """
+import asyncio, os, sys
+from mcp.client import Client
+
+async def main():
+    async with Client(os.environ["GYMRAIL_MCP_URL"]) as server:
+        for _ in range(3):
+            print((await server.call_tool("increment_counter", {"count": 1})).content[0].text, flush=True)
+        await asyncio.sleep(60)
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.parametrize(
+    ("limits", "reason", "calls"),
+    [
+        (Limits(token_limit=4), "token_limit", 1),
+        (Limits(output_token_limit=3), "output_token_limit", 1),
+        (Limits(cost_limit=1e-9, prices=Prices(1.0, 1.0)), "cost_limit", 0),
+    ],
+)
+def test_a_program_that_has_spent_its_tokens_is_refused_another_answer(
+    agent_file: Path, limits: Limits, reason: Any, calls: int
+) -> None:
+    rollout = run(agent_file, Sampling(), limits=limits)
+    assert rollout.outcome == Outcome("truncated", reason=reason)
+    assert (len(rollout.calls), rollout.reward) == (calls, 0.0)
+
+
+def test_a_program_that_has_made_its_tool_calls_is_stopped() -> None:
+    rollout = run(SPENDS_IN_TOOLS, OwnModel(), limits=Limits(tool_call_limit=2))
+    assert rollout.outcome == Outcome("truncated", reason="tool_call_limit")
+    assert [call.name for call in rollout.calls] == ["increment_counter"] * 2
+
+
+def test_a_program_that_has_had_its_time_is_stopped_and_judged() -> None:
+    rollout = run("import time; time.sleep(60)", OwnModel(), limits=Limits(time_limit_seconds=0.5))
+    assert (rollout.outcome, rollout.reward) == (Outcome("truncated", reason="time_limit"), 0.0)

@@ -1,5 +1,6 @@
 """Every estimator against a count of all cases, or a computation that shares nothing with it."""
 
+import functools
 import itertools
 import math
 import statistics
@@ -9,7 +10,7 @@ from random import Random
 
 import numpy
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gymrail.collect.estimators import (
@@ -98,6 +99,7 @@ def test_average_is_that_of_the_first_k(scores: list[float], k: int) -> None:
     assert average_at_k(scores, k) == pytest.approx(total / count, abs=1e-9)
 
 
+@functools.cache
 def student_quantile(degrees: float) -> float:
     """The 0.975 quantile by integrating the density: slow, and independent of what is tested."""
     log_scale = math.lgamma((degrees + 1) / 2) - math.lgamma(degrees / 2) - 0.5 * math.log(degrees * math.pi)
@@ -155,6 +157,7 @@ def test_the_interval_of_a_chance_stays_between_0_and_1() -> None:
     assert interval([0.9, 1.0, 0.5])[1] > 1.0
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(numbers, numbers), min_size=2, max_size=20))
 def test_a_paired_difference_is_students_interval_of_the_changes_and_not_wilsons(
     pairs: list[tuple[float, float]],
@@ -163,7 +166,8 @@ def test_a_paired_difference_is_students_interval_of_the_changes_and_not_wilsons
     changes = numpy.array([after - before for before, after in pairs])
     half = student_quantile(len(pairs) - 1) * changes.std(ddof=1) / math.sqrt(len(pairs))
     mean = changes.mean()
-    assert tuple(found) == pytest.approx((mean, mean - half, mean + half), rel=1e-3, abs=1e-6)
+    # An end near 0 is a difference of two large numbers, so what is right is right relative to the half-width.
+    assert tuple(found) == pytest.approx((mean, mean - half, mean + half), rel=1e-3, abs=1e-6 + 1e-5 * half)
 
 
 def test_an_unpaired_difference_covers_the_truth_about_95_times_in_100_with_unequal_spreads() -> None:

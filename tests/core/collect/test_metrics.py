@@ -1,6 +1,7 @@
 import itertools
 import math
 import statistics
+import tracemalloc
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
@@ -157,7 +158,7 @@ def test_tools_tokens_and_times_are_counted(make_rollout: Make) -> None:
         "add": {"calls": 4, "errors": 2, "error_share": 0.5, "mean_seconds": 1.0},
         "look": {"calls": 2, "errors": 0, "error_share": 0.0, "mean_seconds": 0.0},
     }
-    assert found["tokens"] == {"input": 1010, "output": 202}
+    assert found["tokens"] == {"input": 1010, "cached": 0, "output": 202}
     assert found["steps"] == 3
     assert found["seconds"] == {"mean": 50.0, "p50": 50.0, "p90": 90.0, "p99": 99.0, "max": 100.0}
 
@@ -293,3 +294,21 @@ def test_tokens_and_truncations_are_told_per_rollout(make_rollout: Make) -> None
     assert found["tokens_per_rollout"]["output"] == {"mean": 50.0, "p50": 50.0, "p90": 90.0, "p99": 99.0, "max": 100.0}
     assert found["tokens_per_rollout"]["input"]["p90"] == 190.0
     assert found["truncation_shares"] == {"max_steps": pytest.approx(25 / 101)}
+
+
+def test_metrics_keep_a_few_numbers_of_each_rollout(make_rollout: Make) -> None:
+    def add(count: int, first: int) -> None:
+        for index in range(first, first + count):
+            measured = {"distance": 1, "extracted_answer": "a"}
+            metrics.add(make_rollout(index, index % 3, float(index % 2), metrics=measured))
+
+    metrics = Metrics()
+    add(100, 0)
+    tracemalloc.start()
+    try:
+        add(5_000, 100)
+        held = tracemalloc.get_traced_memory()[0]
+    finally:
+        tracemalloc.stop()
+    assert metrics.result()["overall"]["rollouts"] == 5_100
+    assert held < 5_000 * 200

@@ -50,7 +50,8 @@ def test_a_profiled_task_is_still_the_same_task(counter: EnvironmentSpec, make_r
     write_jsonl(profile_rows(played(counter, make_rollout)), path)
     ids = [counter.generate("train", index).id for index in range(5)]
     assert [task.id for task in read_tasks(path, counter.cls.task_type)] == ids
-    assert [task.id for task in read_profiled(path, counter.cls.task_type, "counter", (0.0, 1.0))] == ids
+    profiled = read_profiled(path, counter.cls.task_type, "counter", (0.0, 1.0))
+    assert [entry.task.id for entry in profiled] == ids
 
 
 def test_a_mixture_trains_on_the_tasks_whose_pass_rate_lies_within(

@@ -3,7 +3,9 @@
 import asyncio
 import email.utils
 import logging
+import re
 import time
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -50,7 +52,7 @@ def text(outcome: ModelResponse | Exception) -> str:
 @pytest.mark.parametrize(
     "trouble",
     [
-        *(error(status, "busy") for status in (408, 409, 429, 500, 502, 503, 504, 529)),
+        *(error(status, "busy") for status in (408, 409, 500, 502, 503, 504, 529)),
         Answer(trouble="disconnect"),
         Answer({"choices": []}, trouble="cut"),
         Answer(b"<html>gateway</html>"),
@@ -76,6 +78,22 @@ def test_a_passing_trouble_is_retried_counted_and_logged(trouble: Answer, caplog
     lines = [record for record in caplog.records if record.name == "gymrail.models"]
     assert [line.levelno for line in lines] == [logging.WARNING] * 2
     assert "model m: retry 1 of 3 in 0.0" in lines[0].getMessage()
+
+
+def test_a_busy_endpoint_takes_no_attempt_away_and_bounds_the_wait() -> None:
+    busy = error(429, "slow down")
+    outcome, model, endpoint = ask(*[busy] * 9, chat("Hello"))
+    assert text(outcome) == "Hello"
+    assert (model.retries, model.calls, len(endpoint.received)) == (9, 1, 10)
+    outcome, model, _ = ask(*[busy] * 9, settings=replace(QUICK, busy_seconds=0))
+    assert str(outcome).endswith("answered 429: slow down (after 4 attempts)")
+    outcome, model, _ = ask(*[busy] * 99, settings=replace(QUICK, busy_seconds=0.1))
+    assert isinstance(outcome, ModelError)
+    assert re.search(r"answered 429: slow down \(for 0 seconds, \d+ attempts\)$|is saturated", str(outcome))
+    outcome, model, _ = ask(*[busy] * 99, request=ModelRequest(REQUEST.input, timeout_seconds=0.2))
+    assert isinstance(outcome, ModelError)
+    assert "is saturated: no request could be sent within" in str(outcome)
+    assert model.load.waiting == model.load.in_flight == 0
 
 
 @pytest.mark.parametrize(
@@ -242,6 +260,10 @@ def test_settings_that_make_no_sense_are_refused() -> None:
         EndpointSettings(timeout_seconds=0)
     with pytest.raises(InputError, match="max_retries is -1"):
         EndpointSettings(max_retries=-1)
+    with pytest.raises(InputError, match="max_concurrency is 0"):
+        EndpointSettings(max_concurrency=0)
+    with pytest.raises(InputError, match="busy_seconds is -1"):
+        EndpointSettings(busy_seconds=-1)
     with pytest.raises(InputError, match="api is 'grpc'"):
         OpenAIModel("m", api="grpc")  # pyright: ignore[reportArgumentType]
 

@@ -1,10 +1,4 @@
-"""Training data from rollouts: conversations for SFT, pairs for preference training, token ids with labels.
-
-    write_jsonl(sft_rows(run.rollouts(), min_reward=1.0), path)
-    to_dataset(preference_rows(run.rollouts(), margin=0.5))
-
-A failed rollout is never exported: nobody knows whether it was good.
-"""
+"""Training rows from rollouts in memory: conversations for SFT, pairs for preferences, token ids with labels."""
 
 from __future__ import annotations
 
@@ -13,14 +7,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from gymrail import registry
-from gymrail.data.jsonl import write_jsonl
+from gymrail.data.export.conversation import conversation, shared_length
 from gymrail.errors import InputError, did_you_mean
 from gymrail.messages import Message, chat_tools, to_messages
 from gymrail.rollout import Rollout
 from gymrail.spec import EnvironmentSpec
 from gymrail.tokens import sequences_of
-
-__all__ = ["preference_rows", "sft_rows", "to_dataset", "token_rows", "write_jsonl"]
 
 Row = dict[str, Any]
 Specs = Mapping[str, EnvironmentSpec]
@@ -88,7 +80,7 @@ def preference_rows(
         if gap <= 0 or gap < margin:
             continue
         good, bad = _messages(best, keep_reasoning), _messages(worst, keep_reasoning)
-        cut = _shared_length(good, bad)
+        cut = shared_length(good, bad)
         if cut is not None:
             yield {"prompt": good[:cut], "chosen": good[cut:], "rejected": bad[cut:], "tools": lookup(best)}
 
@@ -105,36 +97,6 @@ def token_rows(rollouts: Iterable[Rollout], *, min_reward: float | None = None) 
         if _is_chosen(rollout, min_reward):
             for sequence in sequences_of(rollout):
                 yield {"input_ids": sequence.input_ids, "labels": sequence.labels}
-
-
-def to_dataset(rows: Iterable[Row]) -> Any:
-    """Return the rows as a `datasets.Dataset`.
-
-    Tool calls and tools are JSON columns: as Arrow structs, every call would get the arguments of all others, as nulls.
-
-    Raises:
-        InputError: there are no rows.
-        ImportError: `datasets` is not installed, or is too old to have JSON columns.
-    """
-    try:
-        from datasets import Dataset, Features, Json, List, Value  # pyright: ignore[reportAttributeAccessIssue]
-    except ImportError as error:
-        raise ImportError(
-            "Datasets need a release of `datasets` with JSON columns: pip install -U 'gymrail[data]'"
-        ) from error
-    collected = list(rows)
-    if not collected:
-        raise InputError("There are no rows to make a dataset of; no rollout passed the selection.")
-    if "input_ids" in collected[0]:
-        numbers = Features({"input_ids": List(Value("int64")), "labels": List(Value("int64"))})
-        return Dataset.from_list(collected, features=numbers)
-    conversations = [name for name in collected[0] if name != "tools"]
-    keys = {key for row in collected for name in conversations for message in row[name] for key in message}
-    kinds = {"content": Json(), "tool_calls": List(Json())}
-    message = {key: kinds.get(key, Value("string")) for key in sorted(keys)}
-    return Dataset.from_list(
-        collected, features=Features({**{name: List(message) for name in conversations}, "tools": List(Json())})
-    )
 
 
 class _ToolLookup:
@@ -172,12 +134,7 @@ def _reward(rollout: Rollout) -> float:
 
 
 def _messages(rollout: Rollout, keep_reasoning: bool) -> list[Message]:
-    items = (
-        rollout.conversation
-        if keep_reasoning
-        else [item for item in rollout.conversation if item.get("type") != "reasoning"]
-    )
-    return to_messages(items, arguments="object", instructions=_instructions(rollout))
+    return conversation(rollout.conversation, _instructions(rollout), keep_reasoning=keep_reasoning)
 
 
 def _instructions(rollout: Rollout) -> str | None:
@@ -186,25 +143,3 @@ def _instructions(rollout: Rollout) -> str | None:
 
 def _prompt_length(rollout: Rollout) -> int:
     return len(to_messages(rollout.conversation[: rollout.prompt_length], instructions=_instructions(rollout)))
-
-
-def _shared_length(good: list[Message], bad: list[Message]) -> int | None:
-    """Where the conversations part: the last answer of the model before which all is equal; None if they never do."""
-    comparable = [[_comparable(message) for message in messages] for messages in (good, bad)]
-    if comparable[0] == comparable[1]:
-        return None
-    cut = None
-    for place, (mine, theirs) in enumerate(zip(good, bad, strict=False)):
-        if mine["role"] == "assistant" == theirs["role"]:
-            cut = place
-        if comparable[0][place] != comparable[1][place]:
-            break
-    return cut
-
-
-def _comparable(message: Message) -> Message:
-    """The message without the ids of its calls, which differ between rollouts that said the same."""
-    kept = {key: value for key, value in message.items() if key != "tool_call_id"}
-    if "tool_calls" in kept:
-        kept["tool_calls"] = [call["function"] for call in kept["tool_calls"]]
-    return kept

@@ -1,0 +1,1 @@
+"""Rollouts played by several processes, on this machine or on a Ray cluster; see `executors.pool`."""

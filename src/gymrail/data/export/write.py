@@ -1,0 +1,156 @@
+"""Write an export: a directory with its card, or one file."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sqlite3
+import tempfile
+from collections.abc import Iterable, Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from gymrail.data.export import arrow
+from gymrail.data.export.card import card_of, summary_of, why_empty
+from gymrail.data.export.compiler import Counts, Plan, compile_rows
+from gymrail.data.export.context import Kind
+from gymrail.data.export.destinations import format_for
+from gymrail.data.export.selection import Selection, refuse
+from gymrail.data.export.sources import count_lines, open_sources
+from gymrail.data.jsonl import reason_of
+from gymrail.errors import InputError
+from gymrail.spec import EnvironmentSpec
+
+SUMMARY = "export.json"
+"""What an export's directory is known by."""
+_FILES = {".jsonl": "jsonl", ".parquet": "parquet"}
+_GROUPED = ("best_of", "top_share", "max_per_task", "balance")
+
+
+def export(
+    runs: Iterable[str | Path],
+    output: str | Path,
+    kind: Kind,
+    *,
+    selection: Selection | None = None,
+    destination: str = "trl",
+    format: str | None = None,
+    keep_reasoning: bool = True,
+    specs: Mapping[str, EnvironmentSpec] | None = None,
+    overwrite: bool = False,
+    processes: int = 1,
+) -> dict[str, Any]:
+    """Write training rows made of rollouts, and return the summary that stands in the export.
+
+    Args:
+        runs: run directories and JSONL files of rollouts.
+        output: a directory, which appears complete or not at all; or a `.jsonl` or `.parquet` file for the rows alone.
+        kind: `Sft()`, `Dpo()`, `Kto()`, `Prm()` or `Rft()` with its settings.
+        selection: which rollouts are taken; all that were judged by default.
+        destination: which program reads the rows: trl, unsloth, sharegpt, nemo-rl or verl.
+        format: jsonl, parquet or dataset (a saved `datasets.DatasetDict`); the destination's first by default.
+        keep_reasoning: keep the model's reasoning.
+        specs: environments by name, for the tools of tasks that do not list their own; found by name where absent.
+        overwrite: replace an export that is there.
+        processes: how many work at once.
+
+    Raises:
+        InputError: a run, a line or a setting is wrong, the output is there already, or no row came out; the text says
+            which filter removed how many.
+        TokenError: token rows are asked for and a rollout carries no token ids.
+    """
+    target, selection = Path(output), selection or Selection()
+    chosen = format_for(destination, kind, _format_of(target, format))
+    _check(kind, selection)
+    plan = Plan(open_sources(map(Path, runs)), kind, selection, destination, keep_reasoning, specs, processes)
+    _refuse_existing(target, overwrite)
+    scratch = _scratch_beside(target)
+    try:
+        counts = Counts()
+        rows = scratch / "train.jsonl"
+        with rows.open("wb") as file:
+            for content, more in compile_rows(plan, scratch):
+                file.write(content)
+                counts.add(more)
+        failed = sum(count_lines(source.failures) for source in plan.sources)
+        if not counts.rows:
+            raise InputError(why_empty(plan, counts, failed))
+        summary = summary_of(plan, counts, failed, metadata.version("gymrail"))
+        data_file = _convert(rows, chosen, destination)
+        if target.suffix in _FILES:
+            os.replace(scratch / str(data_file), target)
+            return {**summary, "output": str(target), "format": chosen}
+        summary |= {"format": chosen}
+        (scratch / "README.md").write_text(card_of(summary, data_file), encoding="utf-8")
+        (scratch / SUMMARY).write_bytes(orjson.dumps(summary, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
+        if target.exists():
+            shutil.rmtree(target)
+        os.replace(scratch, target)
+        return {**summary, "output": str(target)}
+    except (OSError, sqlite3.OperationalError) as error:
+        raise InputError(f"Cannot write '{target}': {reason_of(error)}.") from None
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _check(kind: Kind, selection: Selection) -> None:
+    if kind.by_task:
+        refuse(selection, _GROUPED, f"{kind.name} is made of all of a task's rollouts, the good and the bad")
+    if kind.name == "rft":
+        refuse(selection, ("min_reward", "max_reward", "dedup"), "it would change the pass rates")
+
+
+def _format_of(target: Path, wanted: str | None) -> str | None:
+    """The format that a file's name asks for."""
+    named = _FILES.get(target.suffix)
+    if named is not None and wanted not in (None, named):
+        raise InputError(f"'{target}' is named as {named}, and the format is {wanted}; name a directory, or agree.")
+    return named or wanted
+
+
+def _refuse_existing(target: Path, overwrite: bool) -> None:
+    if target.suffix in _FILES:
+        if target.is_dir():
+            raise InputError(f"'{target}' is a directory; name a file, or a directory without that ending.")
+        return
+    if not target.exists():
+        return
+    if not target.is_dir():
+        raise InputError(f"'{target}' is a file; name a directory, or a file that ends in .jsonl or .parquet.")
+    if not any(target.iterdir()):
+        return
+    if not overwrite:
+        raise InputError(f"'{target}' exists already; name another directory, or replace it with --overwrite.")
+    if not (target / SUMMARY).is_file():
+        raise InputError(
+            f"'{target}' is not an export ({SUMMARY} is missing), so it is not overwritten; name another directory."
+        )
+
+
+def _scratch_beside(target: Path) -> Path:
+    """A directory on the same disk, so that what is complete can be moved into its place."""
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+        scratch.chmod(0o755)
+    except OSError as error:
+        raise InputError(f"Cannot write '{target}': {reason_of(error)}.") from None
+    return scratch
+
+
+def _convert(rows: Path, format: str, destination: str) -> str | None:
+    """Turn the JSONL file into the format; return the name of the data file, None for a saved dataset."""
+    if format == "jsonl":
+        return rows.name
+    file = rows.with_suffix(".parquet")
+    if format == "dataset":
+        arrow.save_dataset(rows, rows.parent)
+    elif destination == "verl":
+        arrow.save_plain_parquet(rows, file)
+    else:
+        arrow.save_parquet(rows, file)
+    rows.unlink()
+    return file.name if format == "parquet" else None

@@ -1,0 +1,108 @@
+"""Environments that worker processes load from this file: well-behaved, slow, and deadly ones."""
+
+import asyncio
+import os
+import signal
+import time
+from collections.abc import Generator
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from gymrail import Config, Environment, Rollout, Task, Verdict, call, tool
+
+
+class NumberTask(Task):
+    number: int
+    deadly: bool = False
+
+
+class Adder(Environment[NumberTask]):
+    """Add up; some milliseconds of waiting per call, and a verdict that says which process played."""
+
+    class Config(Config):
+        seconds: float = 0.0
+
+    @classmethod
+    def generate(cls, rng: Random) -> NumberTask:
+        number = rng.randint(0, 10**9)
+        return NumberTask.ask(f"Add {number}.", number=number)
+
+    def seed(self) -> None:
+        self.total = 0
+
+    @tool
+    async def add(self, number: int) -> int:
+        """Add `number` to the total."""
+        await asyncio.sleep(self.config.seconds)
+        self.total += number
+        return self.total
+
+    def verify(self, rollout: Rollout) -> Verdict:
+        return Verdict(
+            float(self.total == self.task.number), metrics={"pid": os.getpid(), "file": str(Path(__file__).resolve())}
+        )
+
+    def solve(self) -> Generator[Any, Any, None]:
+        yield call("add", number=self.task.number)
+        yield "Done."
+
+    def sabotage(self, turn: Any, rng: Random) -> Any:
+        return "No."
+
+
+class Gated(Adder):
+    """Waits in its tool until the file `open` is in the folder; leaves a file there while it is seeded."""
+
+    class Config(Adder.Config):
+        folder: str = os.environ.get("GYMRAIL_TEST_FOLDER", "")
+        blocks: bool = os.environ.get("GYMRAIL_TEST_BLOCKS") == "1"
+
+    @property
+    def marker(self) -> Path:
+        return Path(self.config.folder, f"playing-{os.getpid()}-{self.task.number}")
+
+    @tool
+    async def add(self, number: int) -> int:
+        """Add `number` to the total."""
+        self.marker.touch()
+        while not self.is_open():  # noqa: ASYNC110 - another process opens it
+            await asyncio.sleep(0.02)
+        self.total += number
+        return self.total
+
+    def is_open(self) -> bool:
+        if self.config.blocks:
+            time.sleep(600)
+        return Path(self.config.folder, "open").exists()
+
+    def close(self) -> None:
+        self.marker.unlink(missing_ok=True)
+
+
+class Deadly(Adder):
+    """Kills its process where the task says so."""
+
+    @tool
+    async def add(self, number: int) -> int:
+        """Add `number` to the total."""
+        if self.task.deadly:
+            os.kill(os.getpid(), signal.SIGSEGV)
+        await asyncio.sleep(0.005)
+        self.total += number
+        return self.total
+
+
+class Hanging(Adder):
+    """Never yields again where the task says so."""
+
+    @tool
+    async def add(self, number: int) -> int:
+        """Add `number` to the total."""
+        if self.task.deadly:
+            self.hang()
+        self.total += number
+        return self.total
+
+    def hang(self) -> None:
+        time.sleep(600)
