@@ -33,7 +33,7 @@ from figures import Figure, machine
 from mock_openai import serving
 from workloads import jobs_of, script_of, spec_of
 
-from gymrail.collect.event_loop import new_event_loop
+from gymrail.collect.event_loop import new_event_loop, rare_collections
 from gymrail.collect.runner import Job, collect
 from gymrail.models.model import EpisodePolicy, Model, ModelRequest, ModelResponse
 from gymrail.models.openai import EndpointSettings, OpenAIModel
@@ -159,7 +159,8 @@ def _interleaved(
         _run(factory, run_bare(workload, url, min(rollouts, 50), concurrency))
     for _ in range(rounds):
         for name, factory in factories.items():
-            runs["ours", name].append(_run(factory, _ours(workload, url, rollouts, concurrency)))
+            with rare_collections():  # as every run of Gymrail's own
+                runs["ours", name].append(_run(factory, _ours(workload, url, rollouts, concurrency)))
             runs["bare", name].append(_run(factory, run_bare(workload, url, rollouts, concurrency)))
     return runs
 

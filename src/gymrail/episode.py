@@ -13,7 +13,6 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-import uuid
 from collections.abc import Sequence
 from numbers import Real
 from typing import TYPE_CHECKING, Any
@@ -21,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from gymrail.environment import Environment, Reply, ToolServer, servers_of, user_message
 from gymrail.errors import EpisodeClosed, EpisodeFailed, Failure, InputError, Stage, ToolError, did_you_mean, guard
 from gymrail.limits import DEFAULT_LIMITS, Limits
-from gymrail.rollout import Outcome, Reason, Rollout, ToolCall, Verdict, check_reward
+from gymrail.rollout import Outcome, Reason, Rollout, ToolCall, Verdict, check_reward, new_id
 from gymrail.task import Item, Task
 from gymrail.tools import ToolSpec, dump_json, invoke, printable, render
 
@@ -82,7 +81,7 @@ class Episode:
             InputError: the task offers a tool that the environment does not have.
         """
         prompt = task.input_items
-        rollout = Rollout(spec.name, task, id or uuid.uuid4().hex, task_index, repeat, attempt, prompt, len(prompt))
+        rollout = Rollout(spec.name, task, id or new_id(), task_index, repeat, attempt, prompt, len(prompt))
         spec.offered(task)
         shared = await spec.setup()
         episode = cls(spec, task, rollout, limits, await guard("seed", spec.cls))
@@ -163,7 +162,7 @@ class Episode:
             InputError: `call_id` was used before for another call, or `arguments` is no JSON.
         """
         arguments = _as_text(arguments)
-        key = call_id or f"call_{len(self.rollout.calls)}_{uuid.uuid4().hex[:8]}"
+        key = call_id or f"call_{len(self.rollout.calls)}_{new_id()[:8]}"
         known = self._calls_by_id.get(key)
         if known is not None:
             return await self._recorded(known, name, arguments)

@@ -13,6 +13,7 @@ import inspect
 import traceback
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
+from types import NoneType
 from typing import Any, Literal, TypeVar, get_args
 
 T = TypeVar("T")
@@ -124,6 +125,9 @@ _ANSWERS: dict[str, tuple[type[GymrailError], ...]] = {"tool": (ToolError,), "mo
 policy."""
 
 
+_PLAIN = frozenset({NoneType, bool, float, int, str})
+
+
 async def guard(
     stage: Stage,
     function: Callable[..., Awaitable[T] | T],
@@ -140,6 +144,8 @@ async def guard(
     limit: asyncio.Timeout | None = None
     try:
         result = function(*arguments)
+        if result.__class__ in _PLAIN:  # asking whether it can be awaited costs more than many a tool
+            return result  # pyright: ignore[reportReturnType]
         if not inspect.isawaitable(result):
             return result
         if timeout_seconds is None:

@@ -177,9 +177,14 @@ def test_a_run_against_an_endpoint_is_a_trace_per_episode_at_the_collector(
     assert {resource["service.name"] for resource in stand.resources} == {"gymrail"}
 
 
+def slow_down(echo: Path) -> None:
+    """So that the worker that starts first does not play them all."""
+    seed = "    async def seed(self):\n        import asyncio\n\n        await asyncio.sleep(0.25)\n"
+    echo.write_text(f"{echo.read_text()}\n{seed}")
+
+
 def test_every_worker_process_sends_its_own_spans(stand: Stand, echo: Path, tmp_path: Path) -> None:
-    slow = "    async def seed(self):\n        import asyncio\n\n        await asyncio.sleep(0.25)\n"
-    echo.write_text(f"{echo.read_text()}\n{slow}")  # so that the worker that starts first does not play them all
+    slow_down(echo)
     done = rollout(
         echo, "-m", "oracle", "-n", 40, "-c", 4, "--workers", 2, "--run", tmp_path / "run", "--otel",
         OTEL_EXPORTER_OTLP_TRACES_ENDPOINT=f"{stand.url}/v1/traces", OTEL_SERVICE_NAME="mine",
@@ -265,18 +270,19 @@ def test_prometheus_reads_a_run_while_it_is_played(echo: Path, tmp_path: Path) -
 
 
 def test_workers_tell_how_busy_they_keep_the_endpoint(stand: Stand, echo: Path) -> None:
+    slow_down(echo)
     spec = find(str(echo))
     model = partial(build_model, f"{stand.url}/v1", model_name="parrot")
     playing = Playing([spec], model(), ToolLoop(), concurrency=4, retries=0)
     setup = Setup([source_of(spec)], model, retries=0)
-    jobs = [Job(spec, task, index) for index, task in enumerate(spec.tasks("train", limit=12))]
+    jobs = [Job(spec, task, index) for index, task in enumerate(spec.tasks("train", limit=40))]
     playing.crew = Crew(2, Processes(), setup)
     summary = asyncio.run(
         collect_with_workers(
             jobs, setup, playing.crew.launcher, workers=2, concurrency=4, loads=playing.worker_loads
         )
     )  # fmt: skip
-    assert summary.scored == 12
+    assert summary.scored == 40
     assert set(playing.worker_loads) == {0, 1}
     assert playing.loads() == {f"{stand.url}/v1": Load(UNLIMITED, 0, 0)}
     first = dict(playing.worker_loads[0])

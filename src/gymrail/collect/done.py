@@ -108,9 +108,10 @@ class TaskNumbers:
         """Return the task's number; a task that is seen for the first time gets the next one."""
         number = task_number(task_id)
         known = len(self._ids)
-        is_far = number is None or not 0 <= task_index < known + _GAP
-        if is_far or (self._others and (task_index, task_id) in self._others):
+        if number is None or not 0 <= task_index < known + _GAP:
             return self._other(task_index, task_id)
+        if self._others and (task_index, task_id) in self._others:  # seen while its index was far ahead
+            return self._others[task_index, task_id]
         if task_index >= known:
             missing = task_index + 1 - known
             self._ids.extend(array("Q", bytes(8 * missing)))

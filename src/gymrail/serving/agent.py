@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import secrets
 from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import Any
 
@@ -172,7 +173,7 @@ class _AgentServer:
             self.under_way -= 1
 
     async def _play_unjudged(self, spec: EnvironmentSpec, task: Task) -> Rollout:
-        episode = await Episode.open(spec, task, limits=self.settings.limits)
+        episode = await Episode.open(spec, task, limits=self.settings.limits, id=secrets.token_hex(16))
         try:
             model: Any = self.model
             bind = getattr(model, "bind", None)

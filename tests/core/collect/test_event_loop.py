@@ -2,6 +2,7 @@
 
 import asyncio
 import builtins
+import gc
 from typing import Any
 
 import pytest
@@ -30,3 +31,20 @@ def test_without_uvloop_they_run_on_asyncio_s_own(monkeypatch: pytest.MonkeyPatc
     loop = new_event_loop()
     loop.close()
     assert type(loop).__module__.startswith("asyncio")
+
+
+async def collection_threshold() -> int:
+    return gc.get_threshold()[0]
+
+
+def test_cycles_are_looked_for_less_often_while_rollouts_run_and_as_before_afterwards() -> None:
+    before = gc.get_threshold()
+    try:
+        gc.set_threshold(700, 10, 10)
+        assert run_async(collection_threshold()) > 10_000
+        assert gc.get_threshold() == (700, 10, 10)
+        for own in (0, 10**6):  # switched off, or rarer already
+            gc.set_threshold(own, 10, 10)
+            assert run_async(collection_threshold()) == own
+    finally:
+        gc.set_threshold(*before)
