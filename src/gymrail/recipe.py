@@ -1,7 +1,7 @@
 """Recipes: a YAML file that names an algorithm, a trainer, a model and a mixture; trainer-neutral but for `settings`.
 
     name: quickstart
-    algorithm: grpo                 # grpo, sft or dpo
+    algorithm: grpo                 # grpo, sft, dpo, or iterated: a list of stages (`recipe_stages`)
     model: tiny                     # `tiny` (made from scratch), a checkpoint folder, or a hub id
     mixture:
       - environment: word_math      # a name, a folder or a file
@@ -22,6 +22,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from gymrail.errors import InputError, did_you_mean
+from gymrail.recipe_stages import StageSection, check_stages
 from gymrail.registry import find
 from gymrail.spec import EnvironmentSpec, explain
 
@@ -137,7 +138,7 @@ class Recipe(_Section):
     """A whole recipe."""
 
     name: str
-    algorithm: Literal["grpo", "sft", "dpo"]
+    algorithm: Literal["grpo", "sft", "dpo", "iterated"]
     trainer: str = "trl"
     model: str
     dtype: str = "auto"
@@ -162,6 +163,8 @@ class Recipe(_Section):
     tiny: TinySection = TinySection()
     lora: LoraSection | None = None
     warm_start: WarmStartSection | None = None
+    stages: list[StageSection] = []
+    """For iterated: what is played and trained, in order."""
     evaluation: EvaluationSection | None = None
     train_truncated: bool = True
     """Whether rollouts that ran out of a budget are trained on with the reward they earned, or masked."""
@@ -169,14 +172,31 @@ class Recipe(_Section):
 
     @model_validator(mode="after")
     def _check_parts(self) -> Recipe:
-        if self.algorithm == "grpo" and not self.mixture:
-            raise ValueError("algorithm grpo needs a mixture of at least one environment")
-        if self.algorithm != "grpo" and not self.data and self.warm_start is None:
+        if self.algorithm in ("grpo", "iterated") and not self.mixture:
+            raise ValueError(f"algorithm {self.algorithm} needs a mixture of at least one environment")
+        if self.algorithm == "iterated":
+            check_stages(self.stages)
+            self._refuse_for_stages()
+        elif self.stages:
+            raise ValueError(f"`stages` goes with algorithm iterated, not with {self.algorithm}")
+        if self.algorithm in ("sft", "dpo") and not self.data and self.warm_start is None:
             raise ValueError(f"algorithm {self.algorithm} needs `data`: run directories or exported JSONL files")
         names = [entry.environment for entry in self.mixture]
         if len(set(names)) != len(names):
             raise ValueError(f"the mixture names an environment twice: {names}")
         return self
+
+    def _refuse_for_stages(self) -> None:
+        places = {
+            "settings": "each sft and dpo stage has its own",
+            "data": "a stage trains on the collect stage before it",
+            "min_reward": "write stages.N.sft.filter.min_reward",
+            "margin": "write stages.N.dpo.pairs.margin",
+            "warm_start": "begin the stages with collect and sft",
+        }
+        for name, instead in places.items():
+            if getattr(self, name) not in ({}, [], None, 0.0):
+                raise ValueError(f"`{name}` does not go with algorithm iterated: {instead}")
 
     @property
     def directory(self) -> Path:

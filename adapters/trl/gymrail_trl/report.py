@@ -26,6 +26,22 @@ def print_table(before: Scores | None, after: Scores, title: str) -> None:
     Console(highlight=False).print(table)
 
 
+def print_stages(rows: Sequence[Mapping[str, Any]], title: str) -> None:
+    """Print the mean reward of every stage, per environment and over all, with 95% intervals."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=title)
+    table.add_column("stage")
+    table.add_column("measured on")
+    names = list(rows[0]["scores"]) if rows else []
+    for name in names:
+        table.add_column(name, justify="right")
+    for row in rows:
+        table.add_row(row["stage"], row["what"], *(_cell(row["scores"][name]) for name in names))
+    Console(highlight=False).print(table)
+
+
 def write_curve(
     log: Sequence[Mapping[str, Any]], path: Path, before: Scores | None = None, after: Scores | None = None
 ) -> bool:

@@ -20,10 +20,9 @@ from gymrail.data.mixture import Member, Mixture
 from gymrail.episode import Limits
 from gymrail.errors import GymrailError, InputError
 from gymrail.models.build import build_model
-from gymrail.models.token_model import Sampling
+from gymrail.models.token_model import Sampling, TokenModel
 from gymrail.models.transformers import load_checkpoint, policy_model
 from gymrail.recipe import Recipe
-from gymrail.rollout import Rollout
 from gymrail.spec import EnvironmentSpec
 from gymrail_trl.tiny import TinyShape, make_tiny_policy
 
@@ -45,6 +44,17 @@ class Policy:
         return str(path)
 
 
+def prepare_process(recipe: Recipe) -> None:
+    """Seed this process and set its threads, as the recipe says."""
+    import torch
+    from transformers import set_seed
+
+    set_seed(recipe.seed)
+    threads = recipe.threads or (1 if recipe.model == "tiny" else None)
+    if threads is not None:
+        torch.set_num_threads(threads)
+
+
 def resolve_model(recipe: Recipe, specs: Sequence[EnvironmentSpec]) -> str:
     """Return the checkpoint to start from; `tiny` is made on the spot."""
     if recipe.model != "tiny":
@@ -57,6 +67,14 @@ def resolve_model(recipe: Recipe, specs: Sequence[EnvironmentSpec]) -> str:
 
 def sampling_of(recipe: Recipe) -> Sampling:
     return Sampling(recipe.sampling.temperature, recipe.sampling.top_p, recipe.sampling.max_output_tokens)
+
+
+def sampled(recipe: Recipe, policy: Policy) -> TokenModel:
+    """Return the policy as a model that plays, sampled as the recipe says."""
+    policy.model.eval()
+    return policy_model(
+        policy.model, policy.tokenizer, sampling=sampling_of(recipe), context_length=recipe.sampling.context_length
+    )
 
 
 def limits_of(recipe: Recipe) -> Limits:
@@ -85,13 +103,29 @@ def mixture_of(recipe: Recipe, specs: Sequence[EnvironmentSpec], split: str | No
     return Mixture(members, seed=recipe.seed)
 
 
+def collect_groups(
+    recipe: Recipe,
+    specs: Sequence[EnvironmentSpec],
+    model: Any,
+    directory: Path,
+    groups: range,
+    repeats: int = 1,
+) -> RunDirectory:
+    """Play these groups of the mixture, each so many times; what is in the directory already is not played again."""
+    mixture = mixture_of(recipe, specs)
+    jobs = (
+        Job(group.spec, group.task, group.index, repeat)
+        for group in map(mixture.group, groups)
+        for repeat in range(repeats)
+    )
+    return _collect(recipe, jobs, model, directory, specs)
+
+
 def collect_teacher(recipe: Recipe, specs: Sequence[EnvironmentSpec], directory: Path) -> RunDirectory:
     """Play the warm start's teacher over the mixture's training tasks."""
     assert recipe.warm_start is not None
-    mixture = mixture_of(recipe, specs)
-    groups = (mixture.group(index) for index in range(recipe.warm_start.rollouts))
-    jobs = (Job(group.spec, group.task, group.index, 0) for group in groups)
-    return _collect(recipe, jobs, build_model(recipe.warm_start.teacher, seed=recipe.seed), directory, specs)
+    teacher = build_model(recipe.warm_start.teacher, seed=recipe.seed)
+    return collect_groups(recipe, specs, teacher, directory, range(recipe.warm_start.rollouts))
 
 
 def evaluate(
@@ -109,13 +143,17 @@ def evaluate(
         for index, task in enumerate(spec.tasks(section.split, limit=section.tasks, seed=recipe.seed))
         for repeat in range(section.repeats)
     ]
-    model = policy_model(
-        policy.model, policy.tokenizer, sampling=sampling_of(recipe), context_length=recipe.sampling.context_length
-    )
-    run = _collect(recipe, jobs, model, directory, specs)
-    return {
-        spec.name: _score([rollout for rollout in run.rollouts() if rollout.environment == spec.name]) for spec in specs
-    }
+    model = sampled(recipe, policy)
+    return scores_of(_collect(recipe, jobs, model, directory, specs), specs)
+
+
+def scores_of(run: RunDirectory, specs: Sequence[EnvironmentSpec]) -> dict[str, dict[str, float]]:
+    """Return a run's mean reward per environment, with its 95% interval and the number of tasks."""
+    rewards: dict[str, dict[int, list[float]]] = {spec.name: {} for spec in specs}
+    for finished in run.finished():
+        if finished.reward is not None:
+            rewards[finished.key.environment].setdefault(finished.key.task_index, []).append(finished.reward)
+    return {name: _score(by_task.values()) for name, by_task in rewards.items()}
 
 
 def rows_from(recipe: Recipe, specs: Sequence[EnvironmentSpec], sources: Iterable[str], algorithm: str) -> Any:
@@ -223,11 +261,7 @@ def _collect(
     return run
 
 
-def _score(rollouts: Sequence[Rollout]) -> dict[str, float]:
-    by_task: dict[int, list[float]] = {}
-    for rollout in rollouts:
-        if rollout.reward is not None:
-            by_task.setdefault(rollout.task_index, []).append(rollout.reward)
-    means = [sum(values) / len(values) for values in by_task.values()]
+def _score(rewards_by_task: Iterable[Sequence[float]]) -> dict[str, float]:
+    means = [sum(rewards) / len(rewards) for rewards in rewards_by_task]
     low, high = interval(means)
     return {"mean": sum(means) / len(means) if means else float("nan"), "low": low, "high": high, "tasks": len(means)}

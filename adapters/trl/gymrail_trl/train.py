@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import time
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,8 +16,7 @@ from gymrail.recipe import Recipe
 from gymrail.rollout import Rollout
 from gymrail.spec import EnvironmentSpec
 from gymrail_trl.settings import build_config, check_versions
-
-STAGES = "stages.json"
+from gymrail_trl.stage_log import StageLog
 
 
 def train(recipe: Recipe) -> dict[str, Any]:
@@ -36,6 +34,10 @@ def train(recipe: Recipe) -> dict[str, Any]:
             "RolloutFunction works on every rank, see docs/trl.md."
         )
     specs = recipe.specs()
+    if recipe.algorithm == "iterated":
+        from gymrail_trl.iterated import run_iterated
+
+        return run_iterated(recipe, specs, _lora(recipe))
     run = _Run(recipe, specs)
     try:
         return run.train()
@@ -63,20 +65,19 @@ class _Run:
         self.run = RunDirectory.create(
             self.directory, recipe.model_dump(mode="json", exclude={"resume"}), environments=specs, resume=recipe.resume
         )
-        self.stages: dict[str, Any] = _read(self.directory / STAGES)
-        self.started = time.monotonic()
+        self.log = StageLog(self.directory)
         self.rollouts = 0
 
     def train(self) -> dict[str, Any]:
-        from gymrail_trl.stages import Policy, resolve_model
+        from gymrail_trl.stages import Policy, prepare_process, resolve_model
 
         recipe = self.recipe
-        self._prepare_process()
+        prepare_process(recipe)
         path = resolve_model(recipe, self.specs)
         path = self._warm_start(path) if recipe.warm_start else path
         policy = Policy(recipe, path)
         parameters = sum(parameter.numel() for parameter in policy.model.parameters())
-        self._say(f"policy: {recipe.model}, {parameters:,} parameters")
+        self.log.say(f"policy: {recipe.model}, {parameters:,} parameters")
         before = self._evaluate(policy, "before")
         log = self._run_algorithm(policy)
         after = self._evaluate(policy, "after")
@@ -89,18 +90,18 @@ class _Run:
 
         section = self.recipe.warm_start
         assert section is not None
-        finished = self.stages.get("warm_start")
+        finished = self.log.stages.get("warm_start")
         if finished and Path(finished).is_dir():
             return finished
         folder = self.directory / "warm_start"
         teacher = collect_teacher(self.recipe, self.specs, folder / "rollouts")
-        self._say(f"warm start: {section.rollouts} rollouts of {section.teacher} collected")
+        self.log.say(f"warm start: {section.rollouts} rollouts of {section.teacher} collected")
         recipe = self.recipe.model_copy(update={"min_reward": section.min_reward})
         dataset = rows_from(recipe, self.specs, [str(teacher.path)], "sft")
         policy = Policy(self.recipe, path)
         fine_tune(policy, dataset, self.warm_config, "sft", [Progress("warm start")])
-        self._finish("warm_start", policy.save(folder / "policy"))
-        return self.stages["warm_start"]
+        self.log.write("warm_start", policy.save(folder / "policy"))
+        return self.log.stages["warm_start"]
 
     def _evaluate(self, policy: Any, name: str) -> dict[str, dict[str, float]] | None:
         from gymrail_trl.stages import evaluate
@@ -108,13 +109,13 @@ class _Run:
         if self.recipe.evaluation is None or not self.specs:
             return None
         key = f"evaluation_{name}"
-        if key not in self.stages:
+        if key not in self.log.stages:
             policy.model.eval()
             scores = evaluate(self.recipe, policy, self.specs, self.directory / key)
-            self._finish(key, scores)
-        scores = self.stages[key]
+            self.log.write(key, scores)
+        scores = self.log.stages[key]
         shown = ", ".join(f"{environment} {score['mean']:.2f}" for environment, score in scores.items())
-        self._say(f"held-out reward {name} training: {shown}")
+        self.log.say(f"held-out reward {name} training: {shown}")
         return scores
 
     def _run_algorithm(self, policy: Any) -> list[dict[str, Any]]:
@@ -130,7 +131,7 @@ class _Run:
             )
         if recipe.data:
             dataset = rows_from(recipe, self.specs, recipe.data, recipe.algorithm)
-            self._say(f"{recipe.algorithm}: {len(dataset)} rows")
+            self.log.say(f"{recipe.algorithm}: {len(dataset)} rows")
             fine_tune(policy, dataset, self.config, recipe.algorithm, [Progress(recipe.algorithm.upper())], self.lora)
         return []
 
@@ -146,7 +147,7 @@ class _Run:
             "before": before,
             "after": after,
             "rollouts": self.rollouts,
-            "seconds": round(time.monotonic() - self.started, 1),
+            "seconds": round(self.log.seconds, 1),
             "policy": final,
         }
         (directory / "metrics.json").write_text(json.dumps(summary, indent=2), encoding="utf-8")
@@ -154,28 +155,9 @@ class _Run:
         if after:
             print_table(before, after, f"{self.recipe.name}: held-out mean reward [95% interval]")
         if log and write_curve(log, directory / "reward.png", before, after):
-            self._say(f"reward curve: {directory / 'reward.png'}")
-        self._say(f"policy: {final}   rollouts: {directory / 'rollouts.jsonl'}   {summary['seconds']:.0f} s")
+            self.log.say(f"reward curve: {directory / 'reward.png'}")
+        self.log.say(f"policy: {final}   rollouts: {directory / 'rollouts.jsonl'}   {summary['seconds']:.0f} s")
         return summary
-
-    def _prepare_process(self) -> None:
-        import torch
-        from transformers import set_seed
-
-        set_seed(self.recipe.seed)
-        threads = self.recipe.threads or (1 if self.recipe.model == "tiny" else None)
-        if threads is not None:
-            torch.set_num_threads(threads)
-
-    def _finish(self, stage: str, result: Any) -> None:
-        self.stages[stage] = result
-        file = self.directory / STAGES
-        part = file.with_suffix(".part")
-        part.write_text(json.dumps(self.stages, indent=1), encoding="utf-8")
-        part.replace(file)
-
-    def _say(self, text: str) -> None:
-        print(f"[{time.monotonic() - self.started:5.0f} s] {text}", flush=True)
 
 
 def _lora(recipe: Recipe) -> Any:
@@ -193,10 +175,6 @@ def _lora(recipe: Recipe) -> Any:
         target_modules=section.target_modules,
         task_type="CAUSAL_LM",
     )
-
-
-def _read(path: Path) -> dict[str, Any]:
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
 
 def _quiet() -> None:

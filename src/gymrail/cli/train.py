@@ -25,7 +25,7 @@ def train(
         ),
     ] = None,
 ) -> None:
-    """Train by a recipe: GRPO, SFT or DPO on one environment or a mixture.
+    """Train by a recipe: GRPO, SFT, DPO, or stages that collect and train in turn, on one environment or a mixture.
 
     KEY=VALUE replaces a key of the recipe; dots reach into it, values are YAML.
     """

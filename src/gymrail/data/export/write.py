@@ -64,7 +64,7 @@ def export(
     """
     target, selection = Path(output), selection or Selection()
     chosen = format_for(destination, kind, _format_of(target, format))
-    _check(kind, selection)
+    check_selection(kind, selection)
     plan = Plan(open_sources(map(Path, runs)), kind, selection, destination, keep_reasoning, specs, processes)
     _refuse_existing(target, overwrite)
     scratch = _scratch_beside(target)
@@ -96,7 +96,12 @@ def export(
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-def _check(kind: Kind, selection: Selection) -> None:
+def check_selection(kind: Kind, selection: Selection) -> None:
+    """Check that a kind of export can have the filters.
+
+    Raises:
+        InputError: it cannot; the text says why.
+    """
     if kind.by_task:
         refuse(selection, _GROUPED, f"{kind.name} is made of all of a task's rollouts, the good and the bad")
     if kind.name == "rft":
