@@ -12,6 +12,7 @@ TRL accepts wrong masks and lengths in silence, so everything is checked here be
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import threading
 from collections import Counter, defaultdict
@@ -23,7 +24,7 @@ from gymrail.collect.event_loop import run_async
 from gymrail.collect.runner import Job, collect
 from gymrail.data.mixture import Mixture
 from gymrail.episode import DEFAULT_LIMITS, Limits
-from gymrail.errors import GymrailError, InputError
+from gymrail.errors import EpisodeFailed, GymrailError, InputError
 from gymrail.models.token_model import DEFAULT_SAMPLING, Sampling, TokenModel
 from gymrail.play import DEFAULT_AGENT
 from gymrail.rollout import Rollout
@@ -120,6 +121,7 @@ class RolloutFunction:
             if self.record is not None:
                 self.record(rollout)
 
+        await _set_up(jobs)
         await collect(
             jobs,
             model,
@@ -177,6 +179,14 @@ class RolloutFunction:
             for name, value in batch_metrics(self.last_rollouts).items():
                 log_metric(name, value)
         return list(gymrail_reward)
+
+
+async def _set_up(jobs: Sequence[Job]) -> None:
+    """Load what episodes share before any begins: else the first ones wait for it, share other batches with each other
+    than they would later, and a run that goes on from a checkpoint samples other answers."""
+    for spec in {id(job.spec): job.spec for job in jobs}.values():
+        with contextlib.suppress(EpisodeFailed):  # it becomes every episode's own failure
+            await spec.setup()
 
 
 def batch_metrics(rollouts: Sequence[Rollout]) -> dict[str, float]:

@@ -162,7 +162,8 @@ class Endpoint:
         pace = self.pace
         started = pace.try_enter()
         if started is None:
-            started = await pace.enter(deadline, self.settings.busy_seconds, is_again)
+            patience = max(self.settings.busy_seconds, self.settings.max_wait_seconds)  # a pause is no refusal
+            started = await pace.enter(deadline, patience, is_again)
         work, refusal = 0, None
         try:
             limit = self.settings.timeout_seconds
