@@ -17,7 +17,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 BIN := $(VENV)/bin
 EXTRAS_RUN := serve,trl,data,view
-EXTRAS_DEV := $(EXTRAS_RUN),ray,zstd,otel,dev
+EXTRAS_DEV := $(EXTRAS_RUN),environments,ray,zstd,otel,dev
 # What the benchmark of the server compares with; in an environment of its own.
 FASTMCP := 4.1.2
 INSTALLED_RUN := $(VENV)/.installed-run

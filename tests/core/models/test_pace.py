@@ -59,12 +59,12 @@ def test_random_cancellations_lose_no_slot(seed: int) -> None:
 
         tasks = [asyncio.create_task(use()) for _ in range(400)]
         while not all(task.done() for task in tasks):
-            rng.choice(tasks).cancel()
-            rng.choice(tasks).cancel()
+            rng.choice(tasks[:300]).cancel()
+            rng.choice(tasks[:300]).cancel()
             await asyncio.sleep(0)
         results = await asyncio.gather(*tasks, return_exceptions=True)
         assert {type(result) for result in results} <= {type(None), asyncio.CancelledError}
-        assert results.count(None) > 10
+        assert results[300:].count(None) == 100
         assert most == 3
         assert pace.load == Load(3, 0, 0)
         started = await asyncio.gather(*(enter(pace) for _ in range(3)))
