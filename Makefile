@@ -24,16 +24,16 @@ INSTALLED_RUN := $(VENV)/.installed-run
 INSTALLED_DEV := $(VENV)/.installed-dev
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test check fuzz chaos conformance interop bench bench-serving bench-collect bench-export constraints install install-dev clean
+.PHONY: help quickstart test check sandbox fuzz chaos check-environments catalogue conformance interop bench bench-serving bench-environments bench-collect bench-export constraints install install-dev clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo "  Another interpreter: make PYTHON=python3.12 <target>. One test process: make test JOBS=0."
 
 quickstart: $(INSTALLED_RUN) ## install, then train a small policy on two environments and print what it learned
 	$(BIN)/gymrail train recipes/grpo/quickstart.yaml
 
-test: check ## run every check and every test, as continuous integration does
+test: check sandbox ## run every check and every test, as continuous integration does
 	GYMRAIL_FORBID_SKIPS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(PYTEST_ARGS) $(TESTS)
 
 check: $(INSTALLED_DEV) ## lint, formatting and types, without running tests
@@ -41,11 +41,26 @@ check: $(INSTALLED_DEV) ## lint, formatting and types, without running tests
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
 
+# The tests run model-written code in it. Nothing but the tests needs it installed for them.
+sandbox: ## install bubblewrap from the system's packages where it is missing; asks for no password
+	@command -v bwrap >/dev/null || { echo "Installing bubblewrap ..."; \
+	    if [ "$$(id -u)" = 0 ]; then as_root=; else as_root="sudo -n"; fi; \
+	    { $$as_root apt-get install -y -q bubblewrap || { $$as_root apt-get update -q && $$as_root apt-get install -y -q bubblewrap; }; } >/dev/null 2>&1; \
+	    command -v bwrap >/dev/null; } || { \
+	    echo "The tests of the sandbox need bubblewrap (the command bwrap), and it could not be installed here." >&2; \
+	    echo "Install it with your system's packages, for example: sudo apt-get install bubblewrap" >&2; exit 1; }
+
 fuzz: $(INSTALLED_DEV) ## send 10,000 made-up requests to the server; none may be answered with a 5xx
 	GYMRAIL_FUZZ_REQUESTS=10000 $(BIN)/python -m pytest $(PYTEST_ARGS) tests/core/serving/test_schemathesis.py
 
 chaos: $(INSTALLED_DEV) ## collect 10,000 rollouts while everything is killed and breaks; none may be lost, doubled or changed
 	$(BIN)/python -m tests.chaos.run $(CHAOS_ARGS)
+
+check-environments: $(INSTALLED_DEV) ## hold every environment against its contract, a load of 200 episodes and its README's baselines
+	$(BIN)/python scripts/check_environments.py
+
+catalogue: $(INSTALLED_DEV) ## write docs/catalogue.md from the environments' manifests
+	$(BIN)/python scripts/catalogue.py
 
 conformance: $(INSTALLED_DEV) ## run the official MCP conformance suite against `gymrail serve`; npm installs it into .interop once
 	$(BIN)/python -m tests.conformance.run
@@ -58,6 +73,9 @@ bench: $(INSTALLED_DEV) ## measure rollouts per second, CPU and memory, as ratio
 
 bench-serving: $(INSTALLED_DEV) .interop/fastmcp/installed-$(FASTMCP) ## measure tool calls over HTTP and MCP, beside FastAPI and FastMCP
 	$(BIN)/python benchmarks/serving.py
+
+bench-environments: $(INSTALLED_DEV) ## measure the workplace's seed, episode and memory, beside the original's where .interop has it
+	$(BIN)/python benchmarks/environments.py
 
 bench-collect: $(INSTALLED_DEV) ## measure the journal, worker processes, Ray, a million-row resume and memory while collecting
 	$(BIN)/python benchmarks/collect.py

@@ -36,4 +36,4 @@ def test_the_manifest_shown_is_valid(tmp_path: Path) -> None:
     file.write_text(block, encoding="utf-8")
     manifest = Manifest.read(file)
     assert manifest.agent.max_steps == 6
-    assert set(yaml.safe_load(block)) == set(Manifest.model_fields) - {"reproducible"}
+    assert set(yaml.safe_load(block)) == set(Manifest.model_fields) - {"extra", "reproducible"}

@@ -31,7 +31,7 @@ def test_the_environment_shown_passes_the_contract() -> None:
 def test_the_commands_shown_print_what_is_shown(tmp_path: Path) -> None:
     (tmp_path / "counter.py").write_bytes(COUNTER.read_bytes())
     for command, shown in (
-        ("check counter.py", "counter: all 16 checks passed."),
+        ("check counter.py", "counter: all 17 checks passed."),
         ("rollout counter.py --model oracle:0.5 --tasks 50 --repeats 4", "0.465   0.402 to 0.528"),
     ):
         assert f"$ gymrail {command}" in README

@@ -10,6 +10,7 @@ the prompt nor in the tools, and nothing gives it away.
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Sequence
 from random import Random
 
@@ -21,10 +22,12 @@ from gymrail.contract_repeat import check_cancellation, check_determinism
 from gymrail.contract_report import Check, Report, check_of, place_of
 from gymrail.contract_tasks import check_duplicates, check_leaks, check_same_tasks, check_splits, sample_of
 from gymrail.environment import Environment
-from gymrail.errors import EpisodeFailed, guard
+from gymrail.errors import EpisodeFailed, InputError, guard
+from gymrail.extras import missing_packages
 from gymrail.models.model import EpisodePolicy, Model
 from gymrail.models.scripted import Oracle
 from gymrail.play import play
+from gymrail.properties import property_problems
 from gymrail.rollout import Rollout
 from gymrail.schema_check import schema_problems
 from gymrail.spec import EnvironmentSpec
@@ -38,11 +41,20 @@ NO_SOLVE = (
     "not checked: define solve(self), which yields the turns of a perfect agent, to prove that tasks can be solved"
 )
 
+NO_RANGE = "the highest and the lowest reward are not declared; say reward_range in environment.yaml or in the name"
+
 
 async def check_environment(spec: EnvironmentSpec, *, tasks: int = 16, seed: int = 0) -> Report:
     """Check an environment against the contract on a sample of its tasks: half of them its example rows where it has
-    any."""
-    checks = [_check_tools(spec)]
+    any. What its `setup` loaded is given back."""
+    try:
+        return await _check_all(spec, tasks, seed)
+    finally:
+        await spec.teardown()
+
+
+async def _check_all(spec: EnvironmentSpec, tasks: int, seed: int) -> Report:
+    checks = [_check_properties(spec), _check_tools(spec)]
     task_checks = (check_same_tasks, check_splits, check_duplicates)
     try:
         sample = await guard("seed", sample_of, spec, tasks, seed)
@@ -75,6 +87,17 @@ async def check_environment(spec: EnvironmentSpec, *, tasks: int = 16, seed: int
     return Report(spec.name, tuple(checks))
 
 
+def _check_properties(spec: EnvironmentSpec) -> Check:
+    """An unknown property may be meant so: it is a warning. An extra that does not exist helps nobody."""
+    try:
+        if spec.manifest.extra:
+            missing_packages(spec.manifest.extra)
+    except InputError as error:
+        return Check("properties", False, str(error))
+    problems = property_problems(spec.manifest.properties.model_dump())
+    return Check("properties", None, "; ".join(problems)) if problems else Check("properties", True)
+
+
 def _check_tools(spec: EnvironmentSpec) -> Check:
     problems = []
     for name, tool in spec.tools.items():
@@ -91,6 +114,8 @@ async def _play_all(spec: EnvironmentSpec, sample: Sequence[Task], policy: Model
 def _check_gold(spec: EnvironmentSpec, rollouts: Sequence[Rollout]) -> Check:
     maximum = spec.reward_range[1]
     problems = []
+    if not math.isfinite(maximum):
+        return Check("gold", None, f"not checked: {NO_RANGE}")
     for rollout in rollouts:
         if rollout.failure is not None:
             problems.append(f"{place_of(rollout)} failed: {rollout.failure.message}")
@@ -112,6 +137,8 @@ def _check_low(spec: EnvironmentSpec, name: str, rollouts: Sequence[Rollout]) ->
     low, high = spec.reward_range
     rewards = [rollout.reward for rollout in rollouts if rollout.reward is not None]
     mean, middle = sum(rewards) / len(rewards), (low + high) / 2
+    if not math.isfinite(high - low):
+        return Check(name, None, f"mean reward {mean:g}, not held against a range: {NO_RANGE}")
     return Check(name, mean <= middle, f"mean reward {mean:g} (at most {middle:g} is allowed)")
 
 

@@ -38,6 +38,10 @@ _TURNS_PER_SECOND = 1000.0
 _MIN_PAUSE_SECONDS = 0.05
 _TICK_SECONDS = 0.005
 _MEMORY_EPISODES = 100
+_FEWEST_MEMORY_EPISODES = 16
+_MEMORY_ROUND_SECONDS = 2.0
+"""A round ends after so many seconds too: where an episode starts a process, a hundred would take minutes."""
+_AT_ONCE = 8
 _TASKS = 64
 
 
@@ -86,18 +90,29 @@ class Load:
 
 
 async def measure_load(spec: EnvironmentSpec, episodes: int, *, seed: int = 0) -> Load:
-    """Play so many episodes at once, and some one by one for the memory."""
+    """Play so many episodes at once, and some more for the memory. What `setup` loaded is given back."""
+    try:
+        return await _measure(spec, episodes, seed)
+    finally:
+        await spec.teardown()
+
+
+async def _measure(spec: EnvironmentSpec, episodes: int, seed: int) -> Load:
     tasks = sample_of(spec, _TASKS, seed)
     await spec.setup()
     lags: list[float] = []
     watching = asyncio.ensure_future(_watch(lags))
     pause = max(_MIN_PAUSE_SECONDS, episodes / _TURNS_PER_SECOND)
+    # What earlier checks and imports left would be walked by a full collection, at this environment's cost.
+    gc.collect()
+    gc.freeze()
     started = time.monotonic()
     try:
         rollouts = await asyncio.gather(*(_episode(spec, tasks, index, seed, pause) for index in range(episodes)))
     finally:
         watching.cancel()
         await asyncio.gather(watching, return_exceptions=True)
+        gc.unfreeze()
     failed = [rollout for rollout in rollouts if rollout.failure is not None]
     first = f"{place_of(failed[0])}: {failed[0].failure.message}" if failed and failed[0].failure else ""
     times = [max(0.0, rollout.timing.total - rollout.timing.model) for rollout in rollouts]
@@ -133,17 +148,36 @@ async def _kept_bytes(spec: EnvironmentSpec, tasks: Sequence[Task], seed: int) -
     if not was_tracing:
         tracemalloc.start(1)
     try:
+        played = await _play_round(spec, tasks, seed, _MEMORY_EPISODES, _MEMORY_ROUND_SECONDS)
         sizes = []
-        for _ in range(3):
-            for index in range(_MEMORY_EPISODES):
-                task = tasks[index % len(tasks)]
-                await play(spec, task, _policy(spec, task, Random(f"{seed}:{index}")), task_index=index)
+        for _ in range(2):
             gc.collect()
             sizes.append(tracemalloc.get_traced_memory()[0])
+            await _play_round(spec, tasks, seed, played)
+        gc.collect()
+        sizes.append(tracemalloc.get_traced_memory()[0])
     finally:
         if not was_tracing:
             tracemalloc.stop()
-    return max(0.0, (sizes[2] - sizes[1]) / _MEMORY_EPISODES)
+    return max(0.0, (sizes[2] - sizes[1]) / played)
+
+
+async def _play_round(
+    spec: EnvironmentSpec, tasks: Sequence[Task], seed: int, episodes: int, seconds: float | None = None
+) -> int:
+    """Play some episodes, a few at once; return how many there was time for."""
+    started = time.monotonic()
+    for first in range(0, episodes, _AT_ONCE):
+        if seconds and first >= _FEWEST_MEMORY_EPISODES and time.monotonic() - started > seconds:
+            return first
+        await asyncio.gather(
+            *(
+                play(spec, task, _policy(spec, task, Random(f"{seed}:{index}")), task_index=index)
+                for index in range(first, min(first + _AT_ONCE, episodes))
+                for task in (tasks[index % len(tasks)],)
+            )
+        )
+    return episodes
 
 
 def _p99(values: Sequence[float]) -> float:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from random import Random
 from typing import Any
 
@@ -18,7 +19,7 @@ from gymrail.models.scripted import ScriptedModel, turns_spoken
 from gymrail.spec import EnvironmentSpec
 from gymrail.task import Task
 
-MakePolicy = Callable[[EnvironmentSpec, Task, Random], Model]
+MakePolicy = Callable[[EnvironmentSpec, Task, Random], Model | EpisodePolicy]
 
 _WRONG = (
     "After weighing everything carefully I am confident that the result is 7341, and that the heron flies at dawn.",
@@ -62,6 +63,17 @@ def _says(texts: Sequence[str]) -> MakePolicy:
     return make
 
 
+@dataclass(frozen=True, slots=True)
+class _WhenOpened:
+    """A policy that is made for the episode's task: seeding may have told its prompt and its tools."""
+
+    make: Callable[[EnvironmentSpec, Task, Random], Model]
+    rng: Random
+
+    def bind(self, episode: Episode) -> Model:
+        return self.make(episode.spec, episode.task, self.rng)
+
+
 def _random_calls(spec: EnvironmentSpec, task: Task, rng: Random) -> Model:
     """Valid calls of random tools, with words and numbers of the prompt as far as it has any, then "Done."."""
     offered = [(name, tool.parameters) for name, tool in spec.offered(task).items()]
@@ -103,8 +115,8 @@ BAD_POLICIES: dict[str, MakePolicy] = {
     "empty answer": _says(("",)),
     "wrong answer": _says(_WRONG),
     "format only": _says(_FORMS),
-    "random calls": _random_calls,
-    "malformed calls": _malformed_calls,
+    "random calls": lambda spec, task, rng: _WhenOpened(_random_calls, rng),
+    "malformed calls": lambda spec, task, rng: _WhenOpened(_malformed_calls, rng),
 }
 """By the name of the check that plays them."""
 

@@ -126,13 +126,16 @@ class Environment(ToolServer, Generic[TaskT]):
     @classmethod
     def generate(cls, rng: Random) -> Task:
         """Make one task. Procedural environments define this; splits are kept apart by content, see
-        `EnvironmentSpec.generate`."""
+        `EnvironmentSpec.generate`. With a second parameter `config: Settings = DEFAULTS` it is given the settings."""
         raise InputError(
             f"{cls.__qualname__} generates no tasks; define generate(cls, rng) or list datasets in environment.yaml."
         )
 
     def seed(self) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """Set the first state from `self.task`, and seed the composed servers."""
+        """Set the first state from `self.task`, and seed the composed servers.
+
+        Where the first observation or the tools are known only now, say so: `self.task = self.task.opened(prompt)`.
+        """
 
     def after_call(self, call: ToolCall) -> Any:
         """Hear of each finished tool call, refused ones and those of composed servers included: to end the episode, to

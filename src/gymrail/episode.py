@@ -11,14 +11,25 @@ What breaks marks the episode as failed for good: no later call and no verifier 
 from __future__ import annotations
 
 import asyncio
+import inspect
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 from gymrail.environment import Environment, Reply, ToolServer, servers_of, user_message
-from gymrail.errors import EpisodeClosed, EpisodeFailed, Failure, InputError, Stage, ToolError, did_you_mean, guard
+from gymrail.errors import (
+    EpisodeClosed,
+    EpisodeFailed,
+    Failure,
+    InputError,
+    Stage,
+    ToolError,
+    attempt,
+    did_you_mean,
+    guard,
+)
 from gymrail.limits import DEFAULT_LIMITS, Limits
 from gymrail.rollout import Outcome, Reason, Rollout, ToolCall, Verdict, check_reward, new_id
 from gymrail.task import Item, Task
@@ -59,7 +70,7 @@ class Episode:
         self._closed = False
         self.refused_by: Reason | None = None
         """The limit by which a tool call was not run; the rollout ends there."""
-        self._verifying: asyncio.Task[Verdict] | None = None
+        self._verifying: asyncio.Future[Verdict] | None = None
         self._lock = None if task.allows_parallel_calls else asyncio.Lock()
 
     @classmethod
@@ -92,6 +103,8 @@ class Episode:
             for attribute, server in servers_of(spec.cls).items():
                 setattr(environment, attribute, await guard("seed", server))
             await guard("seed", environment.seed, timeout_seconds=limits.seed_seconds)
+            if environment.task is not task:
+                await guard("seed", episode._open_with, environment.task)
         except EpisodeFailed as error:
             episode._failure = error.failure
             await episode.close()
@@ -100,6 +113,13 @@ class Episode:
             await episode.close()
             raise
         return episode
+
+    def _open_with(self, task: Task) -> None:
+        """Go on with the task that `seed` set: its prompt and its tools were not known before."""
+        prompt = task.input_items
+        self.table = self.spec.offered(task)
+        self._lock = None if task.allows_parallel_calls else asyncio.Lock()
+        self.rollout.task, self.rollout.conversation, self.rollout.prompt_length = task, prompt, len(prompt)
 
     @property
     def task(self) -> Task:
@@ -273,7 +293,7 @@ class Episode:
         """
         if self._verifying is None:
             await self._check_usable("verify")
-            self._verifying = asyncio.ensure_future(self._verify())
+            self._verifying = self._begin_verifying()
         try:
             return await asyncio.shield(self._verifying)
         except asyncio.CancelledError:
@@ -281,16 +301,38 @@ class Episode:
                 raise EpisodeClosed("This episode was closed before it was judged; seed a new one.") from None
             raise
 
-    async def _verify(self) -> Verdict:
+    def _begin_verifying(self) -> asyncio.Future[Verdict]:
+        """Judge in a task of its own, which outlives a caller that is cancelled; a plain `verify` at once."""
+        verify = self.environment.verify
+        if self._running or inspect.iscoroutinefunction(verify):
+            return asyncio.ensure_future(self._verify(verify))
+        started = time.perf_counter()
+        answer, error = attempt(verify, self.rollout)
+        judging = self._verify(lambda _: _answered(answer, error), started)
+        if inspect.isawaitable(answer):
+            return asyncio.ensure_future(judging)
+        # With the answer at hand nothing in it waits, and a task would cost more than many a verifier.
+        judged: asyncio.Future[Verdict] = asyncio.get_running_loop().create_future()
+        _, stopped = attempt(judging.send, None)
+        if isinstance(stopped, StopIteration):
+            judged.set_result(stopped.value)
+        elif isinstance(stopped, Exception):
+            judged.set_exception(stopped)
+        else:
+            assert stopped is not None, "judging did not wait"
+            raise stopped
+        return judged
+
+    async def _verify(self, verify: Callable[[Rollout], Any], started: float | None = None) -> Verdict:
         while self._running:
             await self._finished(next(iter(self._running)))
-        started = time.perf_counter()
+        started = time.perf_counter() if started is None else started
         limit = min(self.limits.verify_seconds, self.remaining_seconds)
         rollout = self.rollout
         try:
             if self._failure is not None:
                 raise EpisodeFailed(self._failure)
-            answer = await guard("verify", self.environment.verify, rollout, timeout_seconds=limit)
+            answer = await guard("verify", verify, rollout, timeout_seconds=limit)
             verdict = await guard("verify", _as_verdict, answer)
             check_reward(verdict, self.spec.reward_range)
         except EpisodeFailed as error:
@@ -364,6 +406,12 @@ def _as_text(arguments: str | bytes | dict[str, Any]) -> str:
         return dump_json(arguments)
     except (TypeError, ValueError) as error:
         raise InputError(f"Arguments {arguments!r} are no JSON: {error}.") from None
+
+
+def _answered(answer: Any, error: BaseException | None) -> Any:
+    if error is not None:
+        raise error
+    return answer
 
 
 def _as_verdict(value: Any) -> Verdict:

@@ -169,6 +169,14 @@ async def guard(
         raise EpisodeFailed(classify(error, stage, kind)) from error
 
 
+def attempt(function: Callable[..., T], *arguments: Any) -> tuple[T | None, BaseException | None]:
+    """Call a plain function and return its result or what it raised, for a thread to hand back to whoever waits."""
+    try:
+        return function(*arguments), None
+    except BaseException as error:
+        return None, error
+
+
 def _is_a_fault(error: BaseException) -> bool:
     """Whether something broke, and nobody asked this process or this task to stop."""
     if isinstance(error, asyncio.CancelledError):

@@ -3,6 +3,7 @@ file.
 
 find("session_counter")    find("./my_environment")    find("my_env.py")    find("my_env.py:Counter")
 find("http://localhost:8000/session_counter#tasks.jsonl")    find("http://one:8000,http://two:8000#tasks.jsonl")
+find("gymnasium:FrozenLake-v1")    find("aviary:gsm8k")     # environments of other libraries: gymrail.bridges
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from gymrail.bridges import BRIDGES, find_bridged, is_bridged
 from gymrail.environment import Environment, ToolServer
 from gymrail.errors import InputError, did_you_mean
 from gymrail.spec import EnvironmentSpec, Manifest
@@ -28,7 +30,7 @@ GROUP = "gymrail.environments"
 
 
 def find(name: str) -> EnvironmentSpec:
-    """Load an environment by name, path or address; for an address the variable GYMRAIL_KEY holds the server's key.
+    """Load an environment by name, path, address or bridge; for an address GYMRAIL_KEY holds the server's key.
 
     Raises:
         InputError: there is none; the text names the nearest.
@@ -37,19 +39,32 @@ def find(name: str) -> EnvironmentSpec:
         from gymrail.clients.discover import find_remote  # it needs this module's neighbours, not the other way round
 
         # A name is all that a command line, a recipe and a worker process have, and a key must not stand in a name.
-        return find_remote(name, key=os.environ.get("GYMRAIL_KEY"))
+        spec = find_remote(name, key=os.environ.get("GYMRAIL_KEY"))
+        spec.source = name
+        return spec
+    if is_bridged(name):
+        return find_bridged(name)
     path, _, class_name = name.partition(":")
     if path.endswith(".py") or "/" in path or path in (".", "..") or (Path(path) / "environment.py").is_file():
         return _from_path(Path(path), class_name or None)
     known = environment_folders()
     if path not in known:
         raise InputError(
-            f"No environment named {path!r}. {did_you_mean(path, known)} "
+            f"No environment named {path!r}. {did_you_mean(path, [*known, *BRIDGES] if class_name else known)} "
             "`gymrail list` shows them all; a path works too."
         )
     package, folder = known[path]
     module = importlib.import_module(f"{package}.{path}.environment")
     return _build(path, module, folder, class_name or None)
+
+
+def name_of(source: str) -> str:
+    """Return the name of the environment that `find(source)` loads; what stands behind a bridge is loaded for it.
+
+    Raises:
+        InputError: there is none.
+    """
+    return find(source).name if is_bridged(source) else Path(source.partition(":")[0]).stem
 
 
 def environment_folders() -> dict[str, tuple[str, Path]]:
@@ -63,12 +78,17 @@ def find_tool_server(name: str) -> type[ToolServer]:
     Raises:
         InputError: there is none; the text names the nearest.
     """
-    known = dict(_folders("gymrail.mcp_servers", "gymrail_mcp_servers", "server.py"))
+    known = tool_server_folders()
     if name not in known:
         raise InputError(f"No tool server named {name!r}. {did_you_mean(name, known)}")
     package, _ = known[name]
     module = importlib.import_module(f"{package}.{name}.server")
     return _only_class(module, ToolServer, None)
+
+
+def tool_server_folders() -> dict[str, tuple[str, Path]]:
+    """Return every installed tool server: name -> (package, folder). Reads no server's code."""
+    return dict(_folders("gymrail.mcp_servers", "gymrail_mcp_servers", "server.py"))
 
 
 def _folders(group: str, default_package: str, marker: str) -> Iterator[tuple[str, tuple[str, Path]]]:

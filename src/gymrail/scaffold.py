@@ -144,6 +144,8 @@ Fill a basket with what is asked.
 **Reward.** 1 when the basket holds exactly what was asked, otherwise 0.
 
 **Check it** (no model needed): `gymrail check $name` in the parent folder, or `pytest` in this one.
+With `--baselines 200` it prints what policies that know everything, half of it or nothing earn: a table for this
+file, under the heading "Baselines", that later checks hold the environment to.
 """
 
 _TEST = """\

@@ -4,9 +4,11 @@ loaded."""
 from __future__ import annotations
 
 import asyncio
+import functools
 import hashlib
+import inspect
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
@@ -93,6 +95,8 @@ class Manifest(BaseModel):
     config: dict[str, Any] = {}
     agent: AgentSettings = AgentSettings()  # pyright: ignore[reportCallIssue]
     license: str | None = None
+    extra: str | None = None
+    """The extra of Gymrail that brings the packages it needs, such as `math`."""
     reproducible: bool = True
     """Whether equal tool calls on an equal seed give equal outputs, so that a rollout can be replayed."""
 
@@ -123,6 +127,8 @@ class EnvironmentSpec:
     config: Any = None
     path: Path | None = None
     """The folder or file that it was found in."""
+    source: str | None = None
+    """What `find` was given, where neither name nor path finds it again."""
     _shared: asyncio.Future[Any] | None = None
     _loaded: Any = None
     _is_loaded: bool = False
@@ -135,11 +141,16 @@ class EnvironmentSpec:
     def with_config(self, overrides: Mapping[str, Any]) -> EnvironmentSpec:
         """Return the same environment with other settings."""
         config = make_config(self.cls, {**self.config.model_dump(exclude_unset=True), **overrides}, self.name)
-        return EnvironmentSpec(self.name, self.cls, self.manifest, config, self.path)
+        return EnvironmentSpec(self.name, self.cls, self.manifest, config, self.path, self.source)
 
     @property
     def reward_range(self) -> tuple[float, float]:
         return self.manifest.reward_range or self.cls.reward_range
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The settings as records and workers have them: JSON, without secrets."""
+        return self.config.model_dump(mode="json")
 
     @property
     def description(self) -> str:
@@ -167,7 +178,8 @@ class EnvironmentSpec:
         return tool_table(self.cls)
 
     def offered(self, task: Task) -> dict[str, ToolSpec]:
-        """Return the tools that a task offers: those its row names, or all.
+        """Return the tools that a task offers: those its row names, or all. A class with `call_tool(tool, arguments)`
+        runs whatever tools its rows describe.
 
         Raises:
             InputError: the row names a tool that the environment does not have.
@@ -176,10 +188,17 @@ class EnvironmentSpec:
         rows = task.offered_tools
         if rows is None:
             return table
-        offered = {}
+        from gymrail.clients.foreign_tool import foreign_tool  # few environments have one
+
+        runs_any = hasattr(self.cls, "call_tool")
+        offered: dict[str, ToolSpec] = {}
         for row in rows:
             function = row.get("function")
             name = row.get("name") or (function.get("name", "") if isinstance(function, dict) else "")
+            if runs_any and isinstance(name, str) and name not in table:
+                described = function if isinstance(function, dict) else row
+                offered[name] = foreign_tool(name, described.get("description") or "", described.get("parameters"))
+                continue
             if not isinstance(name, str) or name not in table:
                 raise InputError(
                     f"Task {task.id} offers the tool {name!r}, which {self.name} does not have. "
@@ -234,8 +253,9 @@ class EnvironmentSpec:
         if tenths is None:
             raise InputError(f"{self.name} generates no split {split!r}. {did_you_mean(split, GENERATED_SPLITS)}")
         rng = Random(f"{seed}:{split}:{index}")
+        make = self._generator()
         for _ in range(_DRAWS):
-            task = self.cls.generate(rng)
+            task = make(rng)
             if not isinstance(task, Task):
                 raise InputError(
                     f"{self.cls.__qualname__}.generate returned {task!r}; "
@@ -247,6 +267,11 @@ class EnvironmentSpec:
             f"{self.name}: none of {_DRAWS} generated tasks falls into split {split!r}; "
             "the generator makes too few different tasks."
         )
+
+    def _generator(self) -> Callable[[Random], Task]:
+        takes_config = "config" in inspect.signature(self.cls.generate).parameters
+        make: Callable[..., Task] = self.cls.generate
+        return functools.partial(make, config=self.config) if takes_config else make
 
     def tasks(self, split: str = "train", *, limit: int | None = None, seed: int = 0) -> Iterator[Task]:
         """Yield a split's tasks: from its dataset, or from the generator (endless unless `limit` or the manifest's size

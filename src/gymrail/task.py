@@ -44,6 +44,7 @@ class Task(BaseModel):
     """OpenAI Responses parameters: `input` (a string or items), `tools`, `temperature`, `parallel_tool_calls`, ..."""
 
     _row: dict[str, Any] | None = PrivateAttr(default=None)
+    _is_opened: bool = PrivateAttr(default=False)
 
     @classmethod
     def ask(
@@ -101,6 +102,31 @@ class Task(BaseModel):
             copied._row = None
             vars(copied).pop("id", None)
         return copied
+
+    def opened(
+        self, prompt: str | Sequence[Item] | None = None, *, tools: Sequence[Mapping[str, Any]] | None = None
+    ) -> Self:
+        """Return this task with what only its seeded environment knows: the first observation, the episode's tools.
+
+        It keeps its id, for it is the task that was asked. What the row says itself stays: a prompt that has a user's
+        turn, a list of tools.
+        """
+        parameters = dict(self.responses_create_params)
+        items = self.input_items if parameters.get("input") else []
+        if prompt is not None and not any(item.get("role") == "user" for item in items):
+            turns = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else list(prompt)
+            parameters["input"] = [*items, *turns]
+        if tools is not None and parameters.get("tools") is None:
+            parameters["tools"] = [dict(tool) for tool in tools]
+        opened = type(self).from_row({**self.row, "responses_create_params": parameters}, f"task {self.id}, opened")
+        vars(opened)["id"] = self.id
+        opened._is_opened = True
+        return opened
+
+    @property
+    def is_opened(self) -> bool:
+        """Whether its prompt or its tools were told by a seeded environment."""
+        return self._is_opened
 
     @property
     def input_items(self) -> list[Item]:

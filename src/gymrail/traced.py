@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from types import TracebackType
 from typing import Any, ClassVar, Self
 
@@ -159,10 +159,14 @@ class _TracedEpisode(Episode):
         with self.watch.span(f"reply {self.spec.name}", {"gymrail.environment": self.spec.name}, context=self.parent):
             return await super().reply()
 
-    async def _verify(self) -> Verdict:
+    def _begin_verifying(self) -> asyncio.Future[Verdict]:
+        # In a task even where the verifier is plain, so that its span is as long as it ran.
+        return asyncio.ensure_future(self._verify(self.environment.verify))
+
+    async def _verify(self, verify: Callable[[Rollout], Any], started: float | None = None) -> Verdict:
         about = {"gymrail.environment": self.spec.name, "gen_ai.evaluation.name": "reward"}
         with self.watch.span(f"verify {self.spec.name}", about, context=self.parent) as span:
-            verdict = await super()._verify()
+            verdict = await super()._verify(verify, started)
             span.set_attribute("gen_ai.evaluation.score.value", float(verdict.reward))
         return verdict
 

@@ -1,7 +1,7 @@
 import json
 from pathlib import Path
 
-from gymrail.registry import environment_folders
+from gymrail.registry import environment_folders, tool_server_folders
 
 
 def test_list_shows_every_installed_environment(run) -> None:
@@ -73,6 +73,27 @@ def test_show_as_json_has_schemas_and_the_same_example_for_the_same_seed(run) ->
     assert first["reward_range"] == [0.0, 1.0]
 
 
+def test_show_has_the_five_properties_and_the_baselines_of_the_readme(run) -> None:
+    shown = json.loads(run("show", "mcqa", "--json").stdout)
+    assert shown["properties"] == {
+        "rollout_structure": "single-step",
+        "capabilities": ["question answering", "format following"],
+        "knowledge_domain": "general knowledge",
+        "task_type": "natural",
+        "verification": "code",
+    }
+    assert shown["baselines"]["tasks"] == 500
+    assert list(shown["baselines"]["means"]) == ["oracle", "noise=0.4", "noise=0.5", "random", "empty"]
+    text = run("show", "mcqa").stdout
+    assert "Mean reward on 500 validation tasks" in text
+    assert "question answering, format following" in text
+
+
+def test_show_of_a_file_has_no_baselines(run, echo: Path) -> None:
+    assert json.loads(run("show", echo, "--json").stdout)["baselines"] is None
+    assert "validation tasks" not in run("show", echo).stdout
+
+
 def test_an_unknown_environment_names_the_nearest_and_exits_with_2(run) -> None:
     done = run("show", "wordmath")
     assert (done.code, done.stdout) == (2, "")
@@ -85,6 +106,57 @@ def test_check_passes_a_sound_environment(run, echo: Path) -> None:
     assert done.code == 0
     assert "checks passed" in done.stdout
     assert "✗" not in done.stdout
+
+
+def test_check_measures_baselines_prints_the_readmes_table_and_holds_the_readme_to_it(run, tmp_path: Path) -> None:
+    run("new", "environment", "basket", "--directory", tmp_path)
+    folder = tmp_path / "basket"
+    done = run("check", folder, "-n", 4, "--baselines", 30)
+    assert done.code == 0
+    table = done.stdout.partition("Mean reward on 30 validation tasks.")
+    assert "| `Oracle()`, the gold policy | 1.00 |" in table[2]
+    readme = folder / "README.md"
+    text = readme.read_text(encoding="utf-8") + "\n## Baselines\n\n" + table[1] + table[2].rpartition("|")[0] + "|\n"
+    readme.write_text(text, encoding="utf-8")
+    report = json.loads(run("check", folder, "-n", 4, "--baselines", 30, "--json").stdout)
+    assert report["passed"] is True
+    assert [check["passed"] for check in report["checks"][-3:]] == [True, True, True]
+    assert report["baselines"]["means"]["oracle"] == 1.0
+    code = folder / "environment.py"
+    code.write_text(
+        code.read_text(encoding="utf-8").replace("self.basket == self.task.wanted", "not rollout.calls"),
+        encoding="utf-8",
+    )
+    done = run("check", folder, "-n", 4, "--baselines", 30)
+    assert done.code == 1
+    assert "mean reward 1.000 on 30 tasks; the README states 0.00" in done.stdout
+    assert "validation task 0 earned 0, not 1" in done.stdout
+
+
+def test_check_warns_of_unknown_properties_and_fails_an_unknown_extra(run, tmp_path: Path) -> None:
+    run("new", "environment", "basket", "--directory", tmp_path)
+    manifest = tmp_path / "basket/environment.yaml"
+    text = manifest.read_text(encoding="utf-8")
+    manifest.write_text(text.replace("[tool use]", "[tool-usage]"), encoding="utf-8")
+    done = run("check", manifest.parent, "-n", 4)
+    assert done.code == 0
+    assert "'tool-usage' is not in the vocabulary; did you mean 'tool use'?" in " ".join(done.stdout.split())
+    assert "1 could not be checked" in done.stdout
+    manifest.write_text(text + "extra: serach\n", encoding="utf-8")
+    done = run("check", manifest.parent, "-n", 4)
+    assert done.code == 1
+    assert "Gymrail has no extra 'serach'." in done.stdout
+
+
+def test_mcp_without_a_name_lists_the_tool_servers(run) -> None:
+    done = run("mcp")
+    assert done.code == 0
+    for name in tool_server_folders():
+        assert f"\n{name} " in done.stdout
+    assert "Whole numbers" in done.stdout
+    done = run("mcp", "--task", "1")
+    assert done.code == 2
+    assert "name one: `gymrail mcp SERVER --task N" in done.stderr
 
 
 def test_check_fails_a_verifier_that_rewards_everything_and_says_which_check(run, echo: Path) -> None:

@@ -43,9 +43,9 @@ def test_a_missing_extra_is_named_with_the_command_that_installs_it(run, monkeyp
 
 def test_mcp_takes_a_server_or_a_url_and_a_task_only_where_there_are_tasks(run) -> None:
     for arguments, part in (
-        ((), "or give --url"),
+        (("--task", "1"), "name one: `gymrail mcp SERVER"),
         (("calculator", "--url", "http://localhost/e/x/mcp"), "not both"),
-        (("--url", "http://localhost/e/x/mcp", "--task", "1"), "has its task already"),
+        (("--url", "http://localhost/e/x/mcp", "--task", "1"), "has its task and settings already"),
         (("calculator", "--task", "1"), "has no tasks"),
         (("mcqa", "--split", "example", "--task", "100000"), "no task 100000"),
     ):

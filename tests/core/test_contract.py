@@ -19,8 +19,8 @@ from gymrail.schema_check import schema_problems
 from gymrail.spec import EnvironmentSpec, Manifest
 
 CLAUSES = [
-    "tools", "same seed", "splits", "duplicates", "gold", "empty answer", "wrong answer", "format only", "random calls",
-    "malformed calls", "replay", "determinism", "interleaving", "cancellation", "row", "leak",
+    "properties", "tools", "same seed", "splits", "duplicates", "gold", "empty answer", "wrong answer", "format only",
+    "random calls", "malformed calls", "replay", "determinism", "interleaving", "cancellation", "row", "leak",
 ]  # fmt: skip
 
 

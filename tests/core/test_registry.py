@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from gymrail.errors import InputError
-from gymrail.registry import environment_folders, find, find_tool_server
+from gymrail.registry import environment_folders, find, find_tool_server, name_of
 
 SOURCE = '''
 from gymrail import Environment, Task, tool
@@ -132,3 +132,10 @@ def test_installed_environments_are_found_by_name_though_a_folder_of_that_name_i
     assert find(name).name == name
     with pytest.raises(InputError, match=f"Did you mean '{name}'"):
         find(name + "x")
+
+
+def test_a_bridged_environment_is_called_by_its_own_name_and_others_by_their_file() -> None:
+    assert name_of("gymnasium:FrozenLake-v1?is_slippery=false") == "FrozenLake-v1"
+    assert [name_of(source) for source in ("word_math", "./a/fruit_basket", "my_env.py:Mine")] == [
+        "word_math", "fruit_basket", "my_env",
+    ]  # fmt: skip

@@ -137,6 +137,33 @@ def test_a_verifier_waits_for_calls_under_way_and_is_stopped_by_close() -> None:
     with_episode(play, cls=Judge)
 
 
+def test_a_plain_verifier_may_return_what_is_awaited_and_a_cancelled_caller_does_not_stop_it() -> None:
+    class Judge(Bench):
+        def verify(self, rollout: Rollout) -> Any:
+            self.running += 1
+            return self.judge()
+
+        async def judge(self) -> float:
+            self.entered.set()
+            await self.gate.wait()
+            return 0.5
+
+    async def play(episode: Episode) -> None:
+        first = asyncio.ensure_future(episode.verify())
+        await episode.environment.entered.wait()
+        first.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await first
+        second = asyncio.ensure_future(episode.verify())
+        await asyncio.sleep(0)
+        episode.environment.gate.set()
+        assert (await second).reward == 0.5
+        assert episode.environment.running == 1
+        assert 0 < episode.rollout.timing.verify < 5
+
+    with_episode(play, cls=Judge)
+
+
 def test_a_scored_rollout_without_a_verdict_cannot_be_made() -> None:
     async def play(episode: Episode) -> None:
         with pytest.raises(AssertionError, match="verified"):

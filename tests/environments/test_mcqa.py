@@ -80,8 +80,16 @@ def test_lenient_answer_colon_takes_the_last_labelled_line(text: str, letter: st
 
 def test_a_rows_own_pattern_goes_before_the_mode() -> None:
     own = task(template_metadata={"output_regex": r"<answer>\s*([A-Za-z])\s*</answer>"})
-    assert extract(r"<answer>A</answer> <answer> b </answer> \boxed{A}", own) == "B"
-    assert extract(r"\boxed{B}", own) is None
+    assert extract(r"<answer>A</answer> <ANSWER> b </Answer> \boxed{A}", own) == "B"
+    assert extract(r"\boxed{B}", own) == "B", "the mode is asked where the pattern finds nothing"
+    assert extract(r"\boxed{{B}}", own) == "B"
+    assert extract("B", own) is None
+
+
+def test_of_several_patterns_the_first_that_finds_an_option_counts() -> None:
+    own = task(template_metadata={"output_regex": [r"Final: (\w+)", r"Choice: (\w+)"]})
+    assert extract("Choice: A, Final: B", own) == "B"
+    assert extract("Choice: A, Final: none", own) == "A"
 
 
 def test_the_extracted_answer_is_reported_for_majority_votes() -> None:
@@ -101,7 +109,7 @@ def test_the_reason_tells_a_wrong_answer_from_a_missing_one() -> None:
     [
         ({"expected_answer": "D"}, "expected_answer 'D' is none of the options A, B, C"),
         ({"grading_mode": "strict"}, "grading_mode"),
-        ({"template_metadata": {"output_regex": "("}}, "not a regular expression"),
+        ({"template_metadata": {"output_regex": "("}}, "no regular expression"),
         ({"options": [{"A": "x"}]}, "options"),
     ],
 )

@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,12 @@ ROOT = Path(__file__).parents[2]
 VERSION = "0.4.0"
 HOME = ROOT / ".interop" / "nemo_gym"
 _START_SECONDS = 240.0
+_JUDGES = (
+    "openapi-schema-validator==0.6.3",
+    "xmltodict==1.0.2",
+    "verifiable-instructions @ git+https://github.com/abukharin-nv/verifiable-instructions.git",
+)
+"""Of the requirements of structured_outputs and instruction_following."""
 
 
 def install() -> Path:
@@ -35,6 +41,35 @@ def install() -> Path:
         subprocess.run([HOME / "bin/pip", "install", "--quiet", f"nemo-gym=={VERSION}"], check=True)
         marker.touch()
     return HOME
+
+
+def install_judges() -> None:
+    """Install what the requirements of nemo-gym's own servers name, for those that are judged by in this process.
+
+    Raises:
+        RuntimeError: the index or GitHub cannot be reached.
+    """
+    home = install()
+    imports = "import openapi_schema_validator, xmltodict, verifiable_instructions"
+    if subprocess.run([home / "bin/python", "-c", imports], capture_output=True, check=False).returncode == 0:
+        return
+    done = subprocess.run(
+        [home / "bin/pip", "install", "--quiet", *_JUDGES], capture_output=True, text=True, timeout=800, check=False
+    )
+    if done.returncode != 0:
+        raise RuntimeError(f"The requirements of nemo-gym's servers cannot be installed: {done.stderr[-2000:]}")
+
+
+def judged(cases: Sequence[Mapping[str, Any]]) -> list[float]:
+    """Return the rewards that nemo-gym's own servers give: `{"server", "task", "output"}`."""
+    done = subprocess.run(
+        [HOME / "bin/python", "-P", "-W", "ignore", Path(__file__).with_name("judge_by_nemo_gym.py")],
+        input=b"".join(orjson.dumps(case) + b"\n" for case in cases),
+        capture_output=True, timeout=600, check=False, env=variables(),
+    )  # fmt: skip
+    if done.returncode != 0:
+        raise RuntimeError(done.stderr.decode()[-4000:])
+    return [orjson.loads(line)["reward"] for line in done.stdout.splitlines()]
 
 
 def data(server: str, name: str = "example.jsonl") -> list[dict[str, Any]]:

@@ -90,7 +90,7 @@ def test_every_stage_leaves_its_result_and_the_summary_shows_it(whole: tuple[Pat
 
     assert [(row["stage"], row["what"]) for row in summary["stages"]] == [
         ("start", "held out"),
-        ("1_collect", "collected, oracle:0.45"),
+        ("1_collect", "collected, oracle:0.55"),
         ("2_sft", "held out"),
         ("3_collect", "collected, policy"),
         ("4_dpo", "held out"),

@@ -2,29 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from random import Random
+from typing import Any
 
-CAPITALS = {
-    "Argentina": "Buenos Aires", "Austria": "Vienna", "Bulgaria": "Sofia", "Canada": "Ottawa", "Chile": "Santiago",
-    "Croatia": "Zagreb",
-    "Cuba": "Havana", "Denmark": "Copenhagen", "Ecuador": "Quito", "Egypt": "Cairo", "Estonia": "Tallinn",
-    "Finland": "Helsinki",
-    "Ghana": "Accra", "Greece": "Athens", "Hungary": "Budapest", "Iceland": "Reykjavik", "Ireland": "Dublin",
-    "Japan": "Tokyo",
-    "Kenya": "Nairobi", "Latvia": "Riga", "Morocco": "Rabat", "Nepal": "Kathmandu", "Norway": "Oslo", "Peru": "Lima",
-    "Poland": "Warsaw", "Portugal": "Lisbon", "Senegal": "Dakar", "Sweden": "Stockholm", "Thailand": "Bangkok",
-    "Uruguay": "Montevideo",
-}  # fmt: skip
-SYMBOLS = {
-    "aluminium": "Al", "argon": "Ar", "calcium": "Ca", "carbon": "C", "chlorine": "Cl", "cobalt": "Co",
-    "copper": "Cu", "gold": "Au",
-    "helium": "He", "hydrogen": "H", "iron": "Fe", "lead": "Pb", "lithium": "Li", "magnesium": "Mg", "mercury": "Hg",
-    "neon": "Ne",
-    "nickel": "Ni", "nitrogen": "N", "oxygen": "O", "phosphorus": "P", "potassium": "K", "silicon": "Si",
-    "silver": "Ag", "sodium": "Na",
-    "sulfur": "S", "tin": "Sn", "titanium": "Ti", "tungsten": "W", "uranium": "U", "zinc": "Zn",
-}  # fmt: skip
-LEGS = {"a beetle": 6, "a crab": 10, "a goose": 2, "a goat": 4, "a snake": 0, "a spider": 8}
+import yaml
+
+_FACTS: dict[str, Any] = yaml.safe_load((Path(__file__).parent / "data/facts.yaml").read_text(encoding="utf-8"))
+CAPITALS, SYMBOLS, LEGS = _FACTS["capitals"], _FACTS["symbols"], _FACTS["legs"]
+MODES: dict[str, str] = _FACTS["asks"]
+"""How a task asks for its answer, by its grading mode."""
+FORMS: list[str] = _FACTS["forms"]
+"""Ways to write an answer X; the oracle takes the first that a row's grading reads."""
 
 
 def make_question(rng: Random) -> tuple[str, str, list[str]]:

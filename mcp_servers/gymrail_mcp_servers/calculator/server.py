@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from gymrail import ToolServer, tool
+from gymrail_mcp_servers.calculator.expression import Number, evaluate
 
 
 class Calculator(ToolServer):
@@ -30,3 +31,16 @@ class Calculator(ToolServer):
     def _keep(self, result: int) -> int:
         self.results.append(result)
         return result
+
+
+class ExpressionCalculator(Calculator):
+    """Whole numbers, and expressions with functions."""
+
+    @tool(read_only=True)
+    def calculate(self, expression: str) -> Number:
+        """Compute an arithmetic expression: + - * / // % ^, parentheses, pi, e, sqrt, log, sin, factorial and the like.
+
+        Args:
+            expression: Such as 2 * (3 + 4) ^ 2.
+        """
+        return evaluate(expression)

@@ -116,6 +116,10 @@ def dpo(
         ),
     ] = "turn",
     with_margin: Annotated[bool, typer.Option("--with-margin", help="Add the column margin.")] = False,
+    keep_malformed_calls: Annotated[
+        bool,
+        typer.Option("--keep-malformed-calls", help="Keep rollouts with tool calls whose arguments are not JSON."),
+    ] = False,
     drop_reasoning: DropReasoning = False,
     env: Env = None,
     outcome: OutcomeOption = None,
@@ -139,7 +143,8 @@ def dpo(
 
     names = ("rule", "margin", "threshold", "ties", "max_length_ratio", "max_pairs", "completion", "with_margin")
     given = locals()
-    _export(Dpo(**{name: given[name] for name in names}), given)
+    malformed = "keep" if keep_malformed_calls else "drop"
+    _export(Dpo(malformed_calls=malformed, **{name: given[name] for name in names}), given)
 
 
 @app.command("kto", short_help="Write single answers with a label.")

@@ -2,102 +2,84 @@
 
 from __future__ import annotations
 
-import asyncio
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
 
 from gymrail.cli.options import AsJson
 
 if TYPE_CHECKING:
-    from gymrail.spec import EnvironmentSpec, Manifest
+    from rich.console import Console
 
-COLUMNS = {"name": 0, "structure": 0, "tools": 0, "splits": 150, "verification": 110, "licence": 110, "description": 0}
+COLUMNS = {
+    "name": 0, "pattern": 0, "capabilities": 0, "tools": 0, "tasks": 100, "verification": 110, "licence": 110,
+    "description": 170,
+}  # fmt: skip
 """From which width of the terminal on a column is shown; `gymrail show` and --json have them all."""
 
 
 def list_environments(
+    capability: Annotated[
+        list[str] | None,
+        typer.Option("--capability", metavar="NAME", help="Only with this capability; may be repeated: with all."),
+    ] = None,
+    structure: Annotated[
+        str | None, typer.Option("--structure", metavar="NAME", help="Only with this rollout structure.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """List the installed environments."""
-    from gymrail.registry import environment_folders
+    from gymrail.catalogue import environment_rows, select
 
-    rows = [summarize(name, folder) for name, (_, folder) in sorted(environment_folders().items())]
+    rows = environment_rows()
+    chosen = select(rows, capabilities=capability or (), structure=structure)
     if as_json:
         from gymrail.cli.output import print_json
 
-        print_json({"environments": rows})
-    else:
-        _print_table(rows)
-
-
-def summarize(name: str, folder: Path) -> dict[str, Any]:
-    """Describe an environment in one row; by its manifest, and with the `error`, where it cannot be imported."""
-    from gymrail.errors import EpisodeFailed, GymrailError, guard
-    from gymrail.registry import find
-    from gymrail.spec import Manifest
-
-    row: dict[str, Any] = {"name": name, "path": str(folder)}
-    try:
-        # Other people's code runs here; `guard` sorts whatever it raises.
-        spec = asyncio.run(guard("setup", find, name))
-    except EpisodeFailed as error:
-        try:
-            manifest = (
-                Manifest.read(folder / "environment.yaml") if (folder / "environment.yaml").is_file() else Manifest()
-            )
-        except GymrailError:
-            manifest = Manifest()  # the same complaint that `find` made
-        return row | _from_manifest(manifest) | {"error": error.failure.message}
-    described = _from_manifest(spec.manifest)
-    return (
-        row
-        | described
-        | {"description": spec.description, "tools": list(spec.tools), "splits": splits_of(spec), "error": None}
-    )
-
-
-def splits_of(spec: EnvironmentSpec) -> list[str]:
-    """Return the splits that an environment has tasks for, train first."""
-    from gymrail.spec import GENERATED_SPLITS
-
-    order = ("train", "validation", "test", "benchmark", "example")
-    known = {entry.split for entry in spec.manifest.datasets} | (set(GENERATED_SPLITS) if spec.is_generated else set())
-    return sorted(known, key=order.index)
-
-
-def _from_manifest(manifest: Manifest) -> dict[str, Any]:
-    licences = [manifest.license, *(entry.license for entry in manifest.datasets)]
-    return {
-        "description": manifest.description,
-        "structure": manifest.properties.rollout_structure,
-        "tools": [],
-        "splits": sorted({entry.split for entry in manifest.datasets}),
-        "verification": manifest.properties.verification,
-        "license": ", ".join(dict.fromkeys(licence for licence in licences if licence)) or None,
-    }
-
-
-def _print_table(rows: list[dict[str, Any]]) -> None:
-    from rich.text import Text
-
-    from gymrail.cli.output import console, table
+        print_json({"environments": chosen})
+        return
+    from gymrail.cli.output import console
 
     out = console()
+    if chosen:
+        _print_table(chosen, out)
+    _print_rest(chosen, len(rows), out)
+
+
+def _print_table(rows: list[dict[str, Any]], out: Console) -> None:
+    from rich.text import Text
+
+    from gymrail.catalogue import task_count, tool_count
+    from gymrail.cli.output import table
+
     columns = [name for name, width in COLUMNS.items() if out.width >= width]
-    shown = table(*columns, fixed=("name",), right=("tools",))
+    shown = table(*columns, fixed=("name", "pattern", "tasks", "verification"), right=("tools",))
     for row in rows:
-        tools = "?" if row["error"] else str(len(row["tools"]) or "-")
         cells = {
             "name": Text(row["name"], "bold"),
-            "structure": Text(row["structure"]),
-            "tools": Text(tools),
-            "splits": Text(", ".join(row["splits"])),
+            "pattern": Text(row["structure"]),
+            "capabilities": Text(", ".join(row["capabilities"]) or "-"),
+            "tools": Text(tool_count(row)),
+            "tasks": Text(task_count(row)),
             "verification": Text(row["verification"]),
             "licence": Text(row["license"] or "-"),
-            "description": Text(f"cannot be loaded: {row['error']}", "red")
-            if row["error"]
-            else Text(row["description"]),
+            "description": Text(row["description"]),
         }
         shown.add_row(*(cells[column] for column in columns))
     out.print(shown)
-    out.print(f"\n{len(rows)} environments. `gymrail show NAME` tells more about one.", markup=False)
+
+
+def _print_rest(rows: list[dict[str, Any]], installed: int, out: Console) -> None:
+    """What does not run as it is, and how many there are."""
+    from rich.text import Text
+
+    broken = [row for row in rows if row["error"] or row["install"]]
+    if broken:
+        out.print()
+    for row in broken:
+        if row["install"]:
+            out.print(Text(f"{row['name']} needs packages that are not installed: {row['install']}", "yellow"))
+        else:
+            out.print(Text(f"{row['name']} cannot be loaded: {row['error']}", "red"))
+    count = f"{len(rows)} of {installed}" if len(rows) < installed else f"{installed}"
+    out.print(f"\n{count} environments. `gymrail show NAME` tells more about one.", markup=False)

@@ -11,7 +11,9 @@ ENVIRONMENT = "ENVIRONMENT"
 
 EnvironmentName = Annotated[
     str,
-    typer.Argument(metavar=ENVIRONMENT, help="Name, folder or FILE.py[:CLASS] of an environment.", show_default=False),
+    typer.Argument(
+        metavar=ENVIRONMENT, help="Name, folder, FILE.py[:CLASS], address or BRIDGE:REST.", show_default=False
+    ),
 ]
 RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="Run directory.", show_default=False)]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gymrail.cli.options import EnvironmentName
+from gymrail.cli.options import Configured, EnvironmentName
 
 if TYPE_CHECKING:
     from gymrail.episode import Episode
@@ -28,16 +28,23 @@ _HELP = """Write TOOL {"argument": ...} to call a tool, :tools to see them again
 A line that ends with \\ goes on with the next one."""
 
 
-def play(environment: EnvironmentName, task: TaskNumber = 0, split: SplitName = None, seed: Seed = 0) -> None:
+def play(
+    environment: EnvironmentName,
+    task: TaskNumber = 0,
+    split: SplitName = None,
+    seed: Seed = 0,
+    config: Configured = None,
+) -> None:
     """Play one task yourself: call the tools, answer, and see what the verifier says.
 
     Exit code 1 when the episode failed, 130 when you stop it.
     """
+    from gymrail.cli.configured import configured
     from gymrail.episode import Limits
     from gymrail.play import play as play_episode
     from gymrail.registry import find
 
-    spec = find(environment)
+    (spec,) = configured([find(environment)], config)
     chosen = _choose(spec, task, split, seed)
     day = 86_400.0  # people take their time
     limits = Limits(episode_seconds=day, idle_seconds=day)
@@ -100,7 +107,7 @@ class _Typing:
 
 
 def _choose(spec: EnvironmentSpec, number: int, split: str | None, seed: int) -> Task:
-    from gymrail.cli.list import splits_of
+    from gymrail.catalogue import splits_of
     from gymrail.errors import InputError
 
     known = splits_of(spec)

@@ -103,6 +103,7 @@ def _read_tasks(recorded: Recorded, tasks: Path) -> TaskRows:
 
 
 def _with_settings(recorded: Recorded, environment: str | None, settings: Sequence[str]) -> Recorded:
+    from gymrail.cli.configured import parse_settings
     from gymrail.errors import InputError
 
     meant = _meant(recorded, environment)
@@ -111,7 +112,7 @@ def _with_settings(recorded: Recorded, environment: str | None, settings: Sequen
             f"--config is given, and '{recorded.path}' has rollouts of {', '.join(sorted(recorded.specs))}; "
             "say by --env whose setting it is."
         )
-    spec = recorded.specs[meant].with_config(_settings(settings))
+    spec = recorded.specs[meant].with_config(parse_settings(settings))
     return replace(recorded, specs={**recorded.specs, meant: spec})
 
 
@@ -171,22 +172,3 @@ def _open_file(path: Path, environment: str | None) -> Recorded:
         return Recorded(path, {name: find(name) for name in names}, {})
     except InputError as error:
         raise InputError(f"'{path}' does not say which environment its rollouts are of; add --env. {error}") from None
-
-
-def _settings(pairs: Sequence[str]) -> dict[str, Any]:
-    import yaml
-
-    from gymrail.errors import InputError
-
-    found = {}
-    for pair in pairs:
-        key, mark, text = pair.partition("=")
-        if not mark or not key:
-            raise InputError(
-                f"{pair!r} is no setting; write key=value, for example --config judge=http://localhost/v1."
-            )
-        try:
-            found[key] = yaml.safe_load(text)
-        except yaml.YAMLError:
-            found[key] = text
-    return found

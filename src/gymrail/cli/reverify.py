@@ -25,6 +25,12 @@ def reverify(
         bool,
         typer.Option("--failed-only", help="Only rollouts whose verifier failed: a judge was down."),
     ] = False,
+    any_outputs: Annotated[
+        bool,
+        typer.Option(
+            "--any-outputs", help="Judge rollouts whose tools answered in other words, as another program's do."
+        ),
+    ] = False,
     concurrency: Annotated[int, typer.Option("--concurrency", "-c", metavar="N", min=1, help="Episodes at once.")] = 16,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", metavar="DIR", help="New run directory; RUN-reverified by default.")
@@ -47,14 +53,15 @@ def reverify(
     target = output or run.with_name(f"{run.stem if run.is_file() else run.resolve().name}-reverified")
     _refuse_existing(target)
     changes: list[Change] = []
-    settings = {**recorded.described(), "reverified": str(run), "failed_only": failed_only}
+    chosen = {"failed_only": failed_only, "any_outputs": any_outputs}
+    settings = {**recorded.described(), "reverified": str(run), **chosen}
     if tasks is not None:
         settings["tasks_file"] = str(tasks)
     with RunDirectory.create(target, settings, environments=recorded.specs.values()) as into:
         summary = run_async(
             judge_again(
                 recorded.rollouts(), recorded.specs,
-                into=into, failed_only=failed_only, concurrency=concurrency, on_change=changes.append,
+                into=into, **chosen, concurrency=concurrency, on_change=changes.append,
             )
         )  # fmt: skip
         write_jsonl((change.row() for change in changes), target / CHANGES)

@@ -40,7 +40,7 @@ from gymrail.cli.limits import (
     ToolCallLimit,
 )
 from gymrail.cli.observation import MetricsPort, Otel
-from gymrail.cli.options import AsJson
+from gymrail.cli.options import AsJson, Configured
 
 if TYPE_CHECKING:
     from gymrail.cli.playing import Playing
@@ -138,6 +138,7 @@ def rollout(
     model: ModelText,
     model_name: ModelName = None,
     split: SplitName = None,
+    config: Configured = None,
     tasks: Tasks = 16,
     repeats: Repeats = 1,
     agent: AgentName = TOOL_LOOP,
@@ -176,6 +177,7 @@ def rollout(
     Exit code 1 when no rollout ended with a reward. Ctrl-C finishes what is in flight, twice cancels it; the run goes
     on with --run DIR --resume. Exit code 3 when a budget ended the run before everything was played.
     """
+    from gymrail.cli.configured import configured
     from gymrail.cli.interrupts import interruptible
     from gymrail.cli.limits import say_used_up, spending_of
     from gymrail.cli.observation import observing
@@ -196,7 +198,7 @@ def rollout(
     )  # fmt: skip
     limits, budget = options.limits(), options.budget()
     names = list(dict.fromkeys(environments))
-    specs = [find(name) for name in names]
+    specs = configured([find(name) for name in names], config)
     _refuse_equal_names(specs)
     splits = [_choose_split(spec, split) for spec in specs]
     plan = Plan(specs, splits, model_name or model, tasks, repeats, seed, max_steps, temperature, choice, options)
@@ -312,7 +314,7 @@ def _refuse_equal_names(specs: list[EnvironmentSpec]) -> None:
 
 
 def _choose_split(spec: EnvironmentSpec, split: str | None) -> str:
-    from gymrail.cli.list import splits_of
+    from gymrail.catalogue import splits_of
     from gymrail.errors import InputError, did_you_mean
 
     known = splits_of(spec)

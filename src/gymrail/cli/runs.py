@@ -18,10 +18,11 @@ def environments_entry(spec: EnvironmentSpec, split: str) -> dict[str, Any]:
     """Return what a run's configuration says about an environment, enough for `specs_of` to load it again."""
     from gymrail.registry import environment_folders
 
-    source = spec.name
-    if spec.path is not None and environment_folders().get(spec.name, ("", None))[1] != spec.path:
+    source = spec.source or spec.name
+    installed = environment_folders().get(spec.name, ("", None))[1]
+    if spec.source is None and spec.path is not None and installed != spec.path:
         source = f"{spec.path.resolve()}" if spec.path.is_dir() else f"{spec.path.resolve()}:{spec.cls.__name__}"
-    return {"source": source, "split": split, "settings": spec.config.model_dump(mode="json")}
+    return {"source": source, "split": split, "settings": spec.settings}
 
 
 def specs_of(run: RunDirectory) -> list[EnvironmentSpec]:
@@ -104,14 +105,15 @@ def _key_metrics(row: dict[str, Any], names: Iterable[str]) -> dict[str, Any]:
 
 def entries_of(run: RunDirectory) -> dict[str, dict[str, Any]]:
     """By environment: what `gymrail rollout` or a recipe's mixture wrote into the run's configuration."""
+    from gymrail.registry import name_of
+
     entries = run.config.get("environments")
     if isinstance(entries, dict):
         return {name: entry for name, entry in entries.items() if isinstance(entry, dict)}
     found = {}
     for entry in run.config.get("mixture") or ():
         source = str(entry.get("environment", ""))
-        path = Path(source.partition(":")[0])
-        found[path.stem] = {"source": source, "settings": entry.get("config") or {}}
+        found[name_of(source)] = {"source": source, "settings": entry.get("config") or {}}
     return found
 
 

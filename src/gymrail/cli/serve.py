@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from gymrail.cli.options import Configured
 from gymrail.cli.serve_agent import AgentModel, AgentName, KeyVariable, MaxSteps, ModelName, serve_agent
 
 if TYPE_CHECKING:
@@ -50,6 +51,7 @@ PublicUrl = Annotated[
 
 def serve(
     environments: Served,
+    config: Configured = None,
     host: Host = "127.0.0.1",
     port: Port = 8000,
     is_open: IsOpen = False,
@@ -69,6 +71,7 @@ def serve(
     The server's key is GYMRAIL_KEY, or a random one that is printed once.
     """
     require_serve_extra()
+    from gymrail.cli.configured import configured
     from gymrail.cli.output import show_warnings
     from gymrail.episode import DEFAULT_LIMITS
     from gymrail.errors import InputError
@@ -86,7 +89,7 @@ def serve(
         allowed_origins=tuple(allow_origin or ()),
         public_url=public_url,
     )
-    specs = [find_served(name) for name in dict.fromkeys(environments)]
+    specs = configured([find_served(name) for name in dict.fromkeys(environments)], config)
     show_warnings()
 
     def announce(url: str) -> None:

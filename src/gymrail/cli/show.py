@@ -35,7 +35,7 @@ def show(
 
 def describe(spec: EnvironmentSpec, seed: int = 0) -> dict[str, Any]:
     """Return what there is to know about an environment, as JSON."""
-    from gymrail.cli.list import splits_of
+    from gymrail.catalogue import install_of, splits_of
 
     splits = splits_of(spec)
     datasets = {entry.split: entry.model_dump(exclude_none=True) for entry in spec.manifest.datasets}
@@ -49,11 +49,22 @@ def describe(spec: EnvironmentSpec, seed: int = 0) -> dict[str, Any]:
         "reward_range": list(spec.reward_range),
         "max_steps": spec.manifest.agent.max_steps,
         "reproducible": spec.manifest.reproducible,
+        "extra": spec.manifest.extra,
+        "install": install_of(spec.manifest),
+        "baselines": _baselines(spec),
         "config": spec.config.model_dump(mode="json"),
         "splits": {split: datasets.get(split, {"source": "generator"}) for split in splits},
         "tools": [tool.schema | {"server": tool.server} for tool in spec.tools.values()],
         "example": _example(spec, splits, seed),
     }
+
+
+def _baselines(spec: EnvironmentSpec) -> dict[str, Any] | None:
+    """Mean rewards by policy, as the README states them."""
+    from gymrail.baselines import stated_in
+
+    stated = stated_in(spec)
+    return {"tasks": stated.tasks, "means": dict(stated.means)} if stated.means else None
 
 
 def _example(spec: EnvironmentSpec, splits: list[str], seed: int) -> dict[str, Any] | None:
@@ -81,8 +92,14 @@ def _print(about: dict[str, Any], out: Console) -> None:
         "licence": about["license"] or "-",
         "path": about["path"] or "-",
     }
+    if about["extra"]:
+        facts["extra"] = f"{about['extra']} (not installed: {about['install']})" if about["install"] else about["extra"]
     _section(out, "Properties")
     _pairs(out, {name: value or "-" for name, value in facts.items()})
+    if about["baselines"]:
+        tasks = about["baselines"]["tasks"]
+        _section(out, f"Mean reward on {tasks} validation tasks" if tasks else "Mean reward")
+        _pairs(out, {policy: f"{mean:.2f}" for policy, mean in about["baselines"]["means"].items()})
     if about["splits"]:
         _section(out, "Splits")
         _pairs(out, {split: _source(entry) for split, entry in about["splits"].items()})

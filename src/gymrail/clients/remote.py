@@ -6,7 +6,7 @@
 
 Covers: seed, tools, verify of both protocols (user turns and step rewards: `stepped.py`); sticky episodes, retries of
 what is safe to repeat. What the server breaks is `failed`, never a reward.
-Does not cover: a first observation that `/reset` answers; a task's own prompt opens the talk.
+A first observation, and tools, that the server tells when it seeds go into a task that has no prompt of its own.
 """
 
 from __future__ import annotations
@@ -105,13 +105,18 @@ class RemoteEnvironment(Environment[Task]):
                 attempt += 1
         self.check_status(self.opening, reply)
         answer = object_in(reply)
-        if answer.get("observation"):
-            raise RemoteRefusal(
-                f"{server.url} opens the talk itself, which is not supported: {answer['observation']!r}"
-            )
+        self._open_with(answer)
         if self.config.protocol == "gymrail":
             # The episode's own credential opens its tools; everything else is for the key and the id.
             self.credential = (answer.get("mcp") or {}).get("headers") or {}
+
+    def _open_with(self, answer: Mapping[str, Any]) -> None:
+        """Take over what the server tells only now: the first observation, the episode's tools."""
+        about = answer.get("info") if self.opening == "reset" else answer
+        about = about if isinstance(about, dict) else {}
+        told = about.get("input") or answer.get("observation")
+        if told:
+            self.task = self.task.opened(told, tools=about.get("tools"))
 
     async def call_tool(self, tool: str, arguments: dict[str, Any]) -> Any:
         """Run a tool on the server; its answer's body is the output."""
@@ -242,12 +247,17 @@ class RemoteSpec(EnvironmentSpec):
     def tools(self) -> dict[str, ToolSpec]:
         return dict(self.remote_tools or {})
 
+    @property
+    def settings(self) -> dict[str, Any]:
+        # Whoever finds the address again has the key from the same place.
+        return self.config.model_dump(mode="json", exclude={"key"})
+
     def offered(self, task: Task) -> dict[str, ToolSpec]:
         rows = task.offered_tools
         if rows is None:
             return self.tools
         named = [row.get("function") or row for row in rows]
-        if self.remote_tools is None:
+        if not self.remote_tools:  # a server that lists none has those of its episodes
             return {
                 row["name"]: foreign_tool(row["name"], row.get("description") or "", row.get("parameters"))
                 for row in named
@@ -262,7 +272,9 @@ class RemoteSpec(EnvironmentSpec):
 
     def with_config(self, overrides: Mapping[str, Any]) -> RemoteSpec:
         config = make_config(self.cls, {**self.config.model_dump(exclude_unset=True), **overrides}, self.name)
-        return RemoteSpec(self.name, self.cls, self.manifest, config, self.path, remote_tools=self.remote_tools)
+        return RemoteSpec(
+            self.name, self.cls, self.manifest, config, self.path, self.source, remote_tools=self.remote_tools
+        )
 
     def _tool(self, task: Task, name: str) -> ForeignTool:
         assert self.remote_tools is not None

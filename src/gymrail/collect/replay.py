@@ -30,6 +30,8 @@ class ReplayResult:
     """All that the verifier says now."""
     failure: Failure | None = field(default=None, compare=False)
     """What broke in the replay."""
+    other_outputs: tuple[str, ...] = field(default=(), compare=False)
+    """Of the differences those of what a tool answered."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +69,7 @@ async def replay(spec: EnvironmentSpec, rollout: Rollout) -> ReplayResult:
     heard = tuple(player.differences)
     if rollout.reward is not None and abs(reward - rollout.reward) > 1e-9:
         heard = (*heard, f"the reward was {rollout.reward:g} and is {reward:g} now")
-    return ReplayResult(reward, heard, verdict)
+    return ReplayResult(reward, heard, verdict, other_outputs=tuple(player.other_outputs))
 
 
 async def replay_steps(spec: EnvironmentSpec, rollout: Rollout, to_step: int | None = None) -> list[Step]:
@@ -106,6 +108,7 @@ class _Player:
         self.record = rollout
         self.pending = list(reversed(rollout.calls))
         self.differences: list[str] = []
+        self.other_outputs: list[str] = []
         self.pending_items: list[Item] = []
         """Of the step under way."""
 
@@ -140,9 +143,9 @@ class _Player:
         number = len(episode.rollout.calls) + 1
         call = await episode.call(recorded.name, recorded.arguments, recorded.call_id)
         if call.output != recorded.output:  # what the model heard; NeMo Gym's records have no `is_error`
-            self.differences.append(
-                f"call {number} ({call.name}) gave {_short(recorded.output)} and gives {_short(call.output)} now"
-            )
+            found = f"call {number} ({call.name}) gave {_short(recorded.output)} and gives {_short(call.output)} now"
+            self.differences.append(found)
+            self.other_outputs.append(found)
 
     async def _reply(self, episode: Episode, recorded: Item | None) -> None:
         turn = await episode.reply()

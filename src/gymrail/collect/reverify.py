@@ -5,6 +5,9 @@
 A stateless environment (no tools, no `seed`, `reply` or `after_call` of its own) is judged from the record. Any other
 is played again from its journal on a fresh episode; a rollout that comes out otherwise cannot be judged: its reward
 would belong to another conversation than the one recorded. What cannot be judged is `failed`, and has no reward.
+
+Another program's tools may have said the same in other words (`{"count": 7}` for `7`): with `any_outputs` what the
+tools answer is not compared, and the verdict is on the state that the same calls lead to.
 """
 
 from __future__ import annotations
@@ -66,7 +69,8 @@ class Reverified:
 def is_stateless(spec: EnvironmentSpec) -> bool:
     """Whether a verdict depends on the record alone: nothing that happens in an episode can change the instance."""
     hooks = ("seed", "reply", "after_call", "__init__")
-    return not spec.tools and all(getattr(spec.cls, name) is getattr(Environment, name) for name in hooks)
+    has_tools = spec.tools or hasattr(spec.cls, "call_tool")
+    return not has_tools and all(getattr(spec.cls, name) is getattr(Environment, name) for name in hooks)
 
 
 async def reverify(
@@ -75,6 +79,7 @@ async def reverify(
     *,
     into: RunDirectory,
     failed_only: bool = False,
+    any_outputs: bool = False,
     concurrency: int = 16,
     on_change: Callable[[Change], None] | None = None,
 ) -> Reverified:
@@ -83,6 +88,7 @@ async def reverify(
     Args:
         specs: by environment; rollouts of others are kept as they are.
         failed_only: only those whose verifier failed (a judge that was down).
+        any_outputs: judge rollouts whose tools answered otherwise than they do now.
         concurrency: episodes at once; they are written when all of them are judged.
         on_change: told of each change of a reward, and of each rollout that cannot be judged.
 
@@ -92,7 +98,7 @@ async def reverify(
     summary = Reverified()
     waiting = iter(rollouts)
     while batch := list(itertools.islice(waiting, concurrency)):
-        judged = await asyncio.gather(*(_again(specs, rollout, failed_only) for rollout in batch))
+        judged = await asyncio.gather(*(_again(specs, rollout, failed_only, any_outputs) for rollout in batch))
         for before, after in zip(batch, judged, strict=True):
             into.record(after or before)
             change = _count(summary, before, after)
@@ -101,11 +107,14 @@ async def reverify(
     return summary
 
 
-async def rejudge(spec: EnvironmentSpec, rollout: Rollout) -> Rollout:
+async def rejudge(spec: EnvironmentSpec, rollout: Rollout, *, any_outputs: bool = False) -> Rollout:
     """Return a rollout with the verdict of today's verifier; failed, with the reason, where there is none."""
     try:
         known = replace(rollout, task=spec.cls.task_type.from_row(rollout.task.row, f"task of rollout {rollout.id}"))
-        verdict = await (_from_record if is_stateless(spec) else _from_replay)(spec, known)
+        if is_stateless(spec):
+            verdict = await _from_record(spec, known)
+        else:
+            verdict = await _from_replay(spec, known, any_outputs)
     except EpisodeFailed as error:
         return _unjudged(rollout, error.failure)
     except InputError as error:
@@ -122,11 +131,13 @@ async def rejudge(spec: EnvironmentSpec, rollout: Rollout) -> Rollout:
     )
 
 
-async def _again(specs: Mapping[str, EnvironmentSpec], rollout: Rollout, failed_only: bool) -> Rollout | None:
+async def _again(
+    specs: Mapping[str, EnvironmentSpec], rollout: Rollout, failed_only: bool, any_outputs: bool
+) -> Rollout | None:
     spec = specs.get(rollout.environment)
     failure = rollout.failure
     is_wanted = failure.stage == "verify" if failure is not None else not failed_only
-    return await rejudge(spec, rollout) if spec is not None and is_wanted else None
+    return await rejudge(spec, rollout, any_outputs=any_outputs) if spec is not None and is_wanted else None
 
 
 async def _from_record(spec: EnvironmentSpec, rollout: Rollout) -> Verdict:
@@ -142,15 +153,17 @@ async def _from_record(spec: EnvironmentSpec, rollout: Rollout) -> Verdict:
         await episode.close()
 
 
-async def _from_replay(spec: EnvironmentSpec, rollout: Rollout) -> Verdict:
+async def _from_replay(spec: EnvironmentSpec, rollout: Rollout, any_outputs: bool) -> Verdict:
     if not spec.manifest.reproducible:
         message = "environment.yaml says `reproducible: false`, so its state cannot be had again"
         raise EpisodeFailed(Failure("environment", "verify", message))
     result = await replay(spec, replace(rollout, reward=None))
     if result.failure is not None:
         raise EpisodeFailed(replace(result.failure, stage="verify"))
-    if result.differences:
-        first, *others = result.differences
+    allowed = result.other_outputs if any_outputs else ()
+    differences = [difference for difference in result.differences if difference not in allowed]
+    if differences:
+        first, *others = differences
         more = f" (and {len(others)} more)" if others else ""
         message = f"played again it differs from its record: {first}{more}"
         raise EpisodeFailed(Failure("environment", "verify", message))

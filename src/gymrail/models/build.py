@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import orjson
 
@@ -20,6 +20,9 @@ from gymrail.environment import Call, Turn
 from gymrail.errors import InputError, did_you_mean
 from gymrail.models.model import EpisodePolicy, Model
 from gymrail.models.scripted import Oracle, ScriptedModel
+
+if TYPE_CHECKING:
+    from gymrail.models.wire import EndpointSettings
 
 OPENAI_URL = "https://api.openai.com/v1"
 FORMS = "oracle, oracle:NOISE, openai:MODEL, http://HOST:PORT/v1, script:FILE.json or a checkpoint's folder"
@@ -33,6 +36,7 @@ def build_model(
     api_key: str | None = None,
     api_key_name: str = "OPENAI_API_KEY",
     seed: int = 0,
+    settings: EndpointSettings | None = None,
 ) -> Model | EpisodePolicy:
     """Return the model that `text` names; models with a `close` method are the caller's to close.
 
@@ -42,6 +46,7 @@ def build_model(
         api_key: for endpoints.
         api_key_name: where the key came from, for error messages.
         seed: of the oracle's mistakes.
+        settings: of an endpoint; they name the key too, in place of `api_key_name`.
 
     Raises:
         InputError: the text has none of the forms, or what it names is not there.
@@ -52,13 +57,13 @@ def build_model(
     if kind in ("http", "https"):
         if not model_name:
             raise InputError(f"The endpoint {text!r} needs the model's name: --model-name NAME.")
-        return _endpoint(model_name, text, api_key, api_key_name)
+        return _endpoint(model_name, text, api_key, api_key_name, settings)
     if text == "oracle":
         return Oracle(seed=seed)
     if colon and kind == "oracle":
         return Oracle(_noise(rest, text), seed)
     if colon and kind == "openai" and rest:
-        return _endpoint(rest, OPENAI_URL, api_key, api_key_name)
+        return _endpoint(rest, OPENAI_URL, api_key, api_key_name, settings)
     if colon and kind == "script" and rest:
         return ScriptedModel(read_script(Path(rest)))
     if Path(text).is_dir():
@@ -113,10 +118,13 @@ def _noise(value: str, text: str) -> float:
     return noise
 
 
-def _endpoint(name: str, base_url: str, api_key: str | None, api_key_name: str) -> Model:
+def _endpoint(
+    name: str, base_url: str, api_key: str | None, api_key_name: str, settings: EndpointSettings | None
+) -> Model:
     from gymrail.models.openai import EndpointSettings, OpenAIModel  # the HTTP client is loaded where it is used
 
-    return OpenAIModel(name, base_url, api_key=api_key, settings=EndpointSettings(api_key_name=api_key_name))
+    settings = settings or EndpointSettings(api_key_name=api_key_name)
+    return OpenAIModel(name, base_url, api_key=api_key, settings=settings)
 
 
 def _checkpoint(path: Path) -> Model:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Mapping
 from typing import Any
 
-from gymrail.environment import Environment, ToolServer
+from gymrail.environment import Environment, ToolServer, servers_of
+from gymrail.errors import InputError, did_you_mean
 from gymrail.spec import EnvironmentSpec, Manifest
 from gymrail.task import Task
 
@@ -27,6 +30,16 @@ def alone(name: str, server: type[ToolServer]) -> EnvironmentSpec:
     return EnvironmentSpec(name, cls, Manifest())
 
 
-def empty_task() -> Task:
-    """The task of a tool server that nobody asks anything."""
-    return Task.from_row({"responses_create_params": {"input": ""}})
+def empty_task(spec: EnvironmentSpec, settings: Mapping[str, Any]) -> Task:
+    """The task of a tool server that nobody asks anything; `settings` are what its `seed` takes.
+
+    Raises:
+        InputError: it takes no setting of that name.
+    """
+    taken = inspect.signature(servers_of(spec.cls)["server"].seed).parameters
+    if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in taken.values()):
+        for name in settings:
+            if name == "self" or name not in taken:
+                allowed = [name for name in taken if name != "self"]
+                raise InputError(f"The tool server {spec.name} has no setting {name!r}. {did_you_mean(name, allowed)}")
+    return Task.from_row({"responses_create_params": {"input": ""}, **settings})

@@ -55,7 +55,8 @@ async def open_episode(service: Service, request: Request, environment: str | No
 
 
 def description(service: Service, request: Request, held: Held) -> dict[str, Any]:
-    """What a seeding answers: how to reach the episode."""
+    """What a seeding answers: how to reach the episode; and its prompt, where seeding told it."""
+    task = held.episode.task
     url = f"{service.base_url(request)}/e/{held.token}"
     return {
         "episode_id": held.id,
@@ -69,6 +70,7 @@ def description(service: Service, request: Request, held: Held) -> dict[str, Any
             "headers": {"X-NeMo-Gym-Session-Token": held.token},
         },
         "tools": held.episode.tool_schemas,
+        **({"input": task.input_items} if task.is_opened else {}),
         "idle_seconds": held.episode.limits.idle_seconds,
     }
 

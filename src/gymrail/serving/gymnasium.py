@@ -25,10 +25,14 @@ from gymrail.tools import dump_json
 
 
 async def reset(service: Service, request: Request, environment: str | None) -> Response:
-    """Open an episode; the row's `input` is the first observation."""
+    """Open an episode; the row's `input` is the first observation, unless seeding told one."""
     _require(service, environment)
     held = await open_episode(service, request, environment, "reset")
-    response = json_response({"observation": None, "info": description(service, request, held)})
+    task = held.episode.task
+    told = "\n\n".join(text_of(item) for item in task.input_items if item.get("role") == "user")
+    response = json_response(
+        {"observation": told if task.is_opened else None, "info": description(service, request, held)}
+    )
     response.set_cookie(COOKIE, service.signer.sign(held.id), httponly=True, samesite="lax")
     return response
 

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 
 _BOX_OR_BRACE = re.compile(r"\\boxed\s*\{|\\[\\{}]|[{}]")
 _LETTER_AND_TEXT = re.compile(r"\W*(\w+)\s*[:.)\]]\s*(.+)", re.DOTALL)
-_NUMBER = re.compile(r"(?<![\w.])[-+\u2212]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?![\w%]|\.\d)")
+_NUMBER = re.compile(r"(?<![\w.])[-+\u2212]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?![\w%]|\\%|\.\d)")
 _WRAPPER = re.compile(r"\\(?:text|textbf|textit|mathrm|mathbf|mbox)\s*\{([^{}]*)\}")
 _EDGES = " \t\r\n.,;:!?\"'`*_()[]$\u201c\u201d\u2018\u2019"
 
@@ -42,13 +42,35 @@ def after_label(text: str, label: str = "answer") -> str | None:
     return found[-1].strip() if found else None
 
 
-def last_match(pattern: str, text: str) -> str | None:
+def in_tag(text: str, tag: str = "answer") -> str | None:
+    """Return what stands in the last `<answer>...</answer>`, upper or lower case; None where there is none."""
+    opened: int | None = None
+    found: str | None = None
+    for mark in re.finditer(rf"<(/?){re.escape(tag)}>", text, re.IGNORECASE):
+        if not mark[1]:
+            opened = mark.end()
+        elif opened is not None:
+            found, opened = text[opened : mark.start()], None
+    return None if found is None else found.strip()
+
+
+def last_match(pattern: str | re.Pattern[str], text: str) -> str | None:
     """Return the last match of a regular expression: its first group that took part, or the whole match."""
     matches = deque(re.finditer(pattern, text), maxlen=1)
     if not matches:
         return None
     last = matches[0]
     return next((group for group in last.groups() if group is not None), last.group())
+
+
+def last_answer(pattern: str, text: str) -> str | None:
+    """Return what the last match of a regular expression finds: its first group that is not blank, or the whole match;
+    `^` and `$` hold at every line, and a dot takes line ends, as NeMo Gym's judge environments have it."""
+    matches = deque(re.finditer(pattern, text, re.MULTILINE | re.DOTALL), maxlen=1)
+    if not matches:
+        return None
+    last = matches[0]
+    return next((group for group in last.groups() if group and group.strip()), last.group()).strip()
 
 
 def single_letter(text: str) -> str | None:
@@ -102,8 +124,12 @@ def says(text: str, expected: str) -> bool:
     part = last_boxed(text)
     if part is None:
         part = after_label(text)
-    if part is None:
-        part = text
+    return is_same(text if part is None else part, expected)
+
+
+def is_same(part: str, expected: str) -> bool:
+    """Tell whether an extracted answer is what is expected: a number as the only number there, anything else as all
+    that is said."""
     wanted = numbers_in(expected)
     if len(wanted) == 1 and not re.search(r"[^\W\d]", expected):
         return set(numbers_in(_unwrap(part))) == set(wanted)

@@ -186,3 +186,28 @@ def test_any_hook_that_can_keep_state_makes_an_environment_stateful(hook: str, c
     assert is_stateless(PARITY)
     assert not is_stateless(counter)
     assert not is_stateless(EnvironmentSpec("parity", type("Hooked", (Parity,), {hook: lambda self, *_: None})))
+
+
+def test_what_another_programs_tools_said_in_other_words_is_judged_when_asked_for(
+    counter: EnvironmentSpec, tmp_path: Path
+) -> None:
+    rollouts = played(counter, 6)
+    rewards = [rollout.reward for rollout in rollouts]
+    for rollout in rollouts:
+        for call in rollout.calls:
+            call.output = f"other words for {call.output}"
+
+    summary, _, _ = judged(tmp_path / "compared", rollouts, counter)
+    assert summary.unjudged == sum(bool(rollout.calls) for rollout in rollouts) > 0
+
+    summary, changes, again = judged(tmp_path / "not-compared", rollouts, counter, any_outputs=True)
+    assert (summary, changes) == (Reverified(rollouts=6, unchanged=6), [])
+    assert [rollout.reward for rollout in again] == rewards
+
+
+def test_an_environment_that_runs_its_rows_tools_has_state() -> None:
+    async def call_tool(self: Any, tool: str, arguments: Any) -> str:
+        return "ok"
+
+    assert is_stateless(PARITY)
+    assert not is_stateless(EnvironmentSpec("parity", type("Serving", (Parity,), {"call_tool": call_tool})))

@@ -219,6 +219,25 @@ def test_pairs_can_be_held_to_like_lengths_and_ties_go_to_the_shorter(run: Run, 
     assert summary["removed"] == {"tasks whose rollouts all earned the same": 1}
 
 
+def test_a_call_that_no_template_can_write_as_it_was_sampled_is_on_neither_side(run: Run, tmp_path: Path) -> None:
+    def called(arguments: str, repeat: int, reward: float) -> Rollout:
+        return rollout(function_call("look_up", arguments, f"c{repeat}"), repeat=repeat, reward=reward)
+
+    source = run(
+        called('{"word": "x"}', 0, 1.0),
+        called(', "word": ', 1, 0.0),
+        called('"x"', 2, 0.0),
+        called('{"word": 1}', 3, 0.5),
+    )
+    summary = export([source], tmp_path / "out", Dpo())
+    (row,) = rows_of(summary["output"])
+    sides = [row[side][0]["tool_calls"][0]["function"]["arguments"] for side in ("chosen", "rejected")]
+    assert sides == [{"word": "x"}, {"word": 1}]
+    assert summary["removed"] == {"rollouts whose tool calls are not JSON": 2}
+    kept = rows_of(export([source], tmp_path / "kept", Dpo(malformed_calls="keep"))["output"])
+    assert kept[0]["rejected"][0]["tool_calls"][0]["function"]["arguments"] == ', "word": '
+
+
 def test_a_pair_is_found_across_runs_and_where_a_tasks_rollouts_lie_apart(run: Run, tmp_path: Path) -> None:
     tasks = [f"Task {number}?" for number in range(50)]
     first = run(*(said("good", task=task) for task in tasks), name="one")

@@ -81,7 +81,9 @@ def source_of(spec: EnvironmentSpec, source: str | None = None) -> Found | Impor
     """
     if source is not None and source.startswith(("http://", "https://")):
         return Found(spec.name, spec.version, source)
-    settings = spec.config.model_dump(mode="json")
+    settings = spec.settings
+    if spec.source is not None:
+        return Found(spec.name, spec.version, spec.source, settings)
     if spec.path is None:
         if "<locals>" in spec.cls.__qualname__ or spec.cls.__module__ == "__main__":
             raise InputError(

@@ -16,6 +16,12 @@ from gymrail.data.export.record import Record
 from gymrail.errors import InputError, did_you_mean
 
 RULES = ("best-worst", "all", "threshold", "step")
+_CHOICES = {
+    "rule": RULES,
+    "ties": ("drop", "shorter"),
+    "completion": ("turn", "rest"),
+    "malformed_calls": ("drop", "keep"),
+}
 
 
 class Pair(NamedTuple):
@@ -54,9 +60,12 @@ class Dpo:
     where the trainer cannot mask them, as TRL's cannot."""
     with_margin: bool = False
     """Add the column `margin`."""
+    malformed_calls: Literal["drop", "keep"] = "drop"
+    """Rollouts in which the model wrote a tool call whose arguments are no JSON object. A chat template renders those
+    otherwise than they were sampled, so a pair with one teaches about a text that the model never says."""
 
     def __post_init__(self) -> None:
-        for name, allowed in (("rule", RULES), ("ties", ("drop", "shorter")), ("completion", ("turn", "rest"))):
+        for name, allowed in _CHOICES.items():
             if getattr(self, name) not in allowed:
                 raise InputError(f"{name} is {getattr(self, name)!r}. {did_you_mean(getattr(self, name), allowed)}")
         if not 0 <= self.margin < math.inf:
@@ -76,6 +85,11 @@ class Dpo:
 
     def rows(self, records: Sequence[Record], context: Context) -> Iterator[Row]:
         """Yield the pairs of one task's rollouts."""
+        if self.malformed_calls == "drop":
+            wellformed = [record for record in records if not record.has_malformed_calls]
+            if len(wellformed) < len(records):
+                context.removed["rollouts whose tool calls are not JSON"] += len(records) - len(wellformed)
+            records = wellformed
         if len(records) < 2:
             context.removed["tasks with one rollout"] += 1
             return

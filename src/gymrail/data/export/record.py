@@ -188,6 +188,15 @@ class Record:
         return any(call.get("is_error") for call in self.own.get("calls") or ())
 
     @property
+    def has_malformed_calls(self) -> bool:
+        """Whether the model wrote arguments that are no JSON object: no chat template can write them as it did."""
+        return not all(
+            _is_json_object(item.get("arguments") or "{}")
+            for item in self.output
+            if item.get("type") == "function_call"
+        )
+
+    @property
     def said(self) -> bytes:
         """All that was said, without ids, tokens and timing: equal for rollouts that are duplicates of each other."""
         kept = [
@@ -227,3 +236,10 @@ def _characters(content: Any) -> int:
 def _short(value: Any, limit: int = 80) -> str:
     text = repr(value)
     return text if len(text) <= limit else text[: limit - 3] + "..."
+
+
+def _is_json_object(text: object) -> bool:
+    try:
+        return isinstance(text, str) and isinstance(orjson.loads(text), dict)
+    except orjson.JSONDecodeError:
+        return False

@@ -192,7 +192,7 @@ def _environments(described: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     found = {}
     for entry in config.get("mixture") or ():
         source = str(entry.get("environment", ""))
-        found[Path(source.partition(":")[0]).stem] = {"source": source, "settings": entry.get("config") or {}}
+        found[registry.name_of(source)] = {"source": source, "settings": entry.get("config") or {}}
     return found
 
 

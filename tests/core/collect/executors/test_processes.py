@@ -144,7 +144,7 @@ def test_a_full_disk_stops_every_worker_with_its_own_error(load: Load) -> None:
             jobs_of(spec, 5000), Setup([source_of(spec)], NOISY), launcher,
             record=Ledger(fill).record, summary=summary,
         )  # fmt: skip
-    assert time.monotonic() - started < 10
+    assert time.monotonic() - started < 60
     assert not any(is_running(pid) for pid in launcher.pids)
     assert summary.scored == 24
     assert summary.asked == summary.finished
