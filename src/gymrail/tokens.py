@@ -1,25 +1,47 @@
-"""From a rollout's token fields to what a trainer trains on: ids, a mask of what was sampled, log-probs.
+"""The on-policy token rule: what is trained is what was sampled, token for token.
 
-The rule: what is trained is what was sampled, token for token. Each model call recorded the ids it was prompted with
-and the ids it sampled; a call's prompt must begin with everything before it (the prefix rule). What stands between is
-the environment's (tool results, user turns, template scaffolding) and is masked. Where a prompt does not continue the
-sequence, the history was rewritten (a template that drops reasoning, a re-tokenisation): the chain ends there and a new
-sequence begins.
+Each model call records the ids it was prompted with and the ids it sampled. The rule has four parts, and all of them
+stand here:
+
+- Splice: the next prompt is what stood before, then the sampled ids untouched, then the template's scaffolding for what
+  is new (`next_prompt`). A turn that was cut off is closed first.
+- Prefix: a call's prompt begins with everything before it. What stands between is the environment's (tool results, user
+  turns, scaffolding) and is masked. Where a prompt does not continue the sequence, the history was rewritten (a
+  template that drops reasoning, a re-tokenisation): the chain ends there and a new sequence begins.
+- Stop: a turn that ends without an end-of-turn token was cut off; no such token is trained, because none was sampled.
+- Mask: a rollout that failed, was truncated where those are left out, or holds no tokens is one masked row without a
+  reward (`training_row`), never reward 0.
+
+Trainers take a row's lists as they are: TRL and Unsloth prompt, completion, mask and log-probs; NeMo RL `segments`.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple
 
 from gymrail.errors import GymrailError
 from gymrail.rollout import Rollout
 from gymrail.task import Item
 
+_MOST_LOG_PROB = 1e-4
+"""Above 0 only by rounding, as in bfloat16."""
+
 
 class TokenError(GymrailError):
     """A rollout's token fields are missing or contradict each other, so it cannot be trained on as sampled."""
+
+
+class Segment(NamedTuple):
+    """A stretch of a sequence that one side wrote: a message of NeMo RL's `message_log`, where the role is the mask."""
+
+    role: Literal["user", "assistant"]
+    """`assistant` for what the policy sampled, `user` for all else: prompts, tool results, scaffolding."""
+    token_ids: list[int]
+    log_probs: list[float]
+    """Of sampled tokens; empty for others."""
 
 
 @dataclass(slots=True)
@@ -43,6 +65,55 @@ class TokenSequence:
         sampled = [token if keep else -100 for token, keep in zip(self.completion_ids, self.mask, strict=True)]
         return [-100] * len(self.prompt_ids) + sampled
 
+    @property
+    def segments(self) -> list[Segment]:
+        """The sequence cut where the writer changes; joined again, the segments are `input_ids`."""
+        found = [Segment("user", list(self.prompt_ids), [])]
+        for token, keep, log_prob in zip(self.completion_ids, self.mask, self.log_probs, strict=True):
+            role = "assistant" if keep else "user"
+            if found[-1].role != role:
+                found.append(Segment(role, [], []))
+            found[-1].token_ids.append(token)
+            if keep:
+                found[-1].log_probs.append(log_prob)
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingRow:
+    """What a trainer is given of one rollout, whatever became of it: one row of equal lengths, never empty."""
+
+    sequence: TokenSequence
+    reward: float | None
+    """None where the row is masked: it must not enter its group's mean."""
+    masked: Literal["no_reward", "truncated", "no_tokens"] | None = None
+    """Why nothing of the row is trained; None where it is. `no_reward`: it failed, or was not judged."""
+    left_out: int = 0
+    """Earlier chains, sampled before the history was rewritten, that one row cannot hold."""
+    problem: str | None = None
+    """What was wrong with the tokens, where they are why the row is masked."""
+
+
+def training_row(rollout: Rollout, *, placeholder_id: int, train_truncated: bool = True) -> TrainingRow:
+    """Return the row for trainers that take one row per rollout.
+
+    Args:
+        placeholder_id: the one token of a masked row's prompt and completion; trainers refuse empty rows. Any id of
+            the vocabulary does, such as the end of a turn.
+        train_truncated: train rollouts that ran out of a budget with the reward they earned; False masks them.
+    """
+    masked = TokenSequence([placeholder_id], [placeholder_id], [0], [0.0])
+    if not rollout.is_trainable:
+        return TrainingRow(masked, None, "no_reward")
+    if rollout.outcome is not None and rollout.outcome.status == "truncated" and not train_truncated:
+        return TrainingRow(masked, None, "truncated")
+    try:
+        sequence, left_out = last_sequence(rollout)
+    except TokenError as error:
+        # Context ran out before the first answer, or an endpoint gave no ids: there is nothing to train on.
+        return TrainingRow(masked, None, "no_tokens", problem=str(error))
+    return TrainingRow(sequence, rollout.reward, left_out=left_out)
+
 
 def sequences_of(rollout: Rollout) -> list[TokenSequence]:
     """Return the rollout's prefix-consistent chains, in order: one, unless its history was rewritten on the way.
@@ -64,11 +135,9 @@ def chains_of(calls: Iterable[Item], where: str, model: str) -> list[TokenSequen
     for number, item in enumerate(calls):
         prompt, sampled = item.get("prompt_token_ids"), item["generation_token_ids"]
         log_probs = item.get("generation_log_probs")
-        if prompt is None or log_probs is None:
-            raise TokenError(
-                f"{where}, model call {number}: sampled token ids without those of the prompt or log-probs."
-            )
-        _check(where, number, sampled, log_probs)
+        problem = token_problem(prompt, sampled, log_probs)
+        if problem is not None or prompt is None or log_probs is None:
+            raise TokenError(f"{where}, model call {number}: {problem}.")
         if not chains or prompt[: len(seen)] != seen:
             chains.append(TokenSequence(list(prompt)))
         else:
@@ -96,9 +165,7 @@ def sequence_of(rollout: Rollout) -> TokenSequence:
     chains = sequences_of(rollout)
     if len(chains) > 1:
         first, second = chains[0].input_ids, chains[1].prompt_ids
-        at = next(
-            (i for i, (a, b) in enumerate(zip(first, second, strict=False)) if a != b), min(len(first), len(second))
-        )
+        at = first_difference(first, second)
         raise TokenError(
             f"Rollout {rollout.id}: a later prompt does not continue what was sampled; token {at} differs "
             f"({_token(first, at)} was there, {_token(second, at)} came)."
@@ -112,16 +179,55 @@ def last_sequence(rollout: Rollout) -> tuple[TokenSequence, int]:
     return chains[-1], len(chains) - 1
 
 
+def next_prompt(
+    prompt_ids: Sequence[int],
+    sampled_ids: Sequence[int],
+    scaffolding: Sequence[int],
+    *,
+    end_ids: Collection[int],
+    turn_end: int,
+) -> list[int]:
+    """Return the prompt after a sampled turn.
+
+    Args:
+        sampled_ids: kept as they are, whatever the template would make of them.
+        scaffolding: the template's ids for what is new, from the end of the turn to where the next answer begins.
+        end_ids: the ids at which sampling stops.
+        turn_end: the one that the template writes; it closes a turn that was cut off, and is not trained.
+    """
+    closing = [] if finish_of(sampled_ids, end_ids) == "stop" else [turn_end]
+    return [*prompt_ids, *sampled_ids, *closing, *scaffolding]
+
+
+def finish_of(sampled_ids: Sequence[int], end_ids: Collection[int]) -> Literal["stop", "max_output_tokens"]:
+    """Tell from the ids why sampling ended: the policy ended its turn, or ran out of tokens."""
+    return "stop" if sampled_ids and sampled_ids[-1] in end_ids else "max_output_tokens"
+
+
+def first_difference(first: Sequence[int], second: Sequence[int]) -> int:
+    """Return the first place where two sequences differ: the shorter one's length where one begins with the other."""
+    pairs = enumerate(zip(first, second, strict=False))
+    return next((index for index, (one, other) in pairs if one != other), min(len(first), len(second)))
+
+
+def token_problem(prompt: Any, sampled: Any, log_probs: Any) -> str | None:
+    """Say what is wrong with a model call's token fields, or None."""
+    fields = {"prompt_token_ids": prompt, "generation_token_ids": sampled, "generation_log_probs": log_probs}
+    for name, value in fields.items():
+        if not isinstance(value, list) or not value:
+            return f"{name} is missing or empty"
+    if len(sampled) != len(log_probs):
+        return f"{len(sampled)} generation_token_ids stand against {len(log_probs)} generation_log_probs"
+    try:
+        is_finite = math.isfinite(sum(log_probs))
+        sum(prompt, sum(sampled))
+        highest = max(log_probs)
+    except TypeError:
+        return "one of the values is no number (a log-prob of NaN arrives as null)"
+    if not is_finite:
+        return "a log-prob is not finite"
+    return f"a log-prob is {highest!r}; it must be at most 0" if highest > _MOST_LOG_PROB else None
+
+
 def _token(ids: Sequence[int], at: int) -> str:
     return str(ids[at]) if at < len(ids) else "the end"
-
-
-def _check(where: str, number: int, sampled: Sequence[int], log_probs: Sequence[float]) -> None:
-    if len(sampled) != len(log_probs):
-        raise TokenError(
-            f"{where}, model call {number}: {len(sampled)} sampled tokens but {len(log_probs)} log-probs; "
-            "they must be equal."
-        )
-    for value in log_probs:
-        if value is None or not math.isfinite(value) or value > 1e-4:
-            raise TokenError(f"{where}, model call {number}: log-prob {value!r}; it must be finite and at most 0.")

@@ -6,7 +6,7 @@
 
 Token ids and log-probs are those that were sampled; tool results and user turns are masked. A rollout that failed is
 never reward 0: it is played again where its failure may pass, and otherwise masked and left out of its group's mean.
-TRL accepts wrong masks and lengths in silence, so everything is checked here before it is handed over.
+TRL accepts wrong masks and lengths in silence; `gymrail.tokens` makes and checks them, for every trainer alike.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from gymrail.errors import EpisodeFailed, GymrailError, InputError
 from gymrail.models.token_model import DEFAULT_SAMPLING, Sampling, TokenModel
 from gymrail.play import DEFAULT_AGENT
 from gymrail.rollout import Rollout
-from gymrail.tokens import TokenError, TokenSequence, last_sequence
+from gymrail.tokens import training_row
 from gymrail_trl.policy import live_policy
 
 logger = logging.getLogger("gymrail.trl")
@@ -142,30 +142,17 @@ class RolloutFunction:
             name: [] for name in ("prompt_ids", "completion_ids", "logprobs", "env_mask", "gymrail_reward")
         }
         for rollout in rollouts:
-            row = self._row(rollout)
-            sequence = row or TokenSequence([eos_token_id], [eos_token_id], [0], [0.0])
-            _check(sequence, rollout)
-            columns["prompt_ids"].append(sequence.prompt_ids)
-            columns["completion_ids"].append(sequence.completion_ids)
-            columns["logprobs"].append(sequence.log_probs)
-            columns["env_mask"].append(sequence.mask)
-            columns["gymrail_reward"].append(rollout.reward if row is not None else None)
+            row = training_row(rollout, placeholder_id=eos_token_id, train_truncated=self.train_truncated)
+            if row.problem is not None:
+                logger.warning("Rollout masked: %s", row.problem)
+            if row.left_out:
+                rollout.metrics["prefix_breaks"] = row.left_out
+            columns["prompt_ids"].append(row.sequence.prompt_ids)
+            columns["completion_ids"].append(row.sequence.completion_ids)
+            columns["logprobs"].append(row.sequence.log_probs)
+            columns["env_mask"].append(row.sequence.mask)
+            columns["gymrail_reward"].append(row.reward)
         return columns
-
-    def _row(self, rollout: Rollout) -> TokenSequence | None:
-        if not rollout.is_trainable:
-            return None
-        if rollout.outcome is not None and rollout.outcome.status == "truncated" and not self.train_truncated:
-            return None
-        try:
-            sequence, left_out = last_sequence(rollout)
-        except TokenError as error:
-            # Context ran out before the first answer: there is nothing to train on.
-            logger.warning("Rollout masked: %s", error)
-            return None
-        if left_out:
-            rollout.metrics["prefix_breaks"] = left_out
-        return sequence
 
     def reward(
         self, completions: Sequence[Any], gymrail_reward: Sequence[float | None], log_metric: Any = None, **_: Any
@@ -242,10 +229,3 @@ def run_blocking(work: Any) -> Any:
     if not outcome:
         raise GymrailError("The rollouts broke; the traceback stands above.")
     return outcome[0]
-
-
-def _check(sequence: TokenSequence, rollout: Rollout) -> None:
-    lengths = {len(sequence.completion_ids), len(sequence.mask), len(sequence.log_probs)}
-    assert len(lengths) == 1 and sequence.prompt_ids and sequence.completion_ids, (
-        f"rollout {rollout.id}: lengths {lengths}"
-    )

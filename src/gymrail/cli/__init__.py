@@ -26,6 +26,7 @@ from gymrail.cli import rollout as rollout_command
 from gymrail.cli import serve as serve_command
 from gymrail.cli import serve_model as serve_model_command
 from gymrail.cli import show as show_command
+from gymrail.cli import tokens as tokens_command
 from gymrail.cli import train as train_command
 from gymrail.cli import version as version_command
 from gymrail.errors import GymrailError, InputError
@@ -52,6 +53,7 @@ class _Commands(TyperGroup):
             "data",
             "export",
             "train",
+            "tokens",
             "serve",
             "serve-model",
             "mcp",
@@ -105,6 +107,7 @@ app.command("reverify", short_help="Judge a run again with today's verifier.")(r
 app.add_typer(data_command.app, name="data")
 app.add_typer(export_command.app, name="export")
 app.command("train", short_help="Train by a recipe.")(train_command.train)
+app.add_typer(tokens_command.app, name="tokens")
 app.command("serve", short_help="Serve environments over HTTP and MCP.")(serve_command.serve)
 app.command("serve-model", short_help="Serve a model to agents.")(serve_model_command.serve_model)
 app.command("mcp", short_help="Speak MCP on stdin and stdout.")(mcp_command.mcp)

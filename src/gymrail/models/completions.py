@@ -14,7 +14,8 @@ from gymrail.models.fleet import open_endpoint
 from gymrail.models.http import TryAgain
 from gymrail.models.pace import Load, total_load
 from gymrail.models.token_model import Sample, Sampling
-from gymrail.models.wire import EndpointSettings, to_json, token_problem
+from gymrail.models.wire import EndpointSettings, to_json
+from gymrail.tokens import token_problem
 
 _FIXED = {
     "n": 1,

@@ -15,6 +15,7 @@ from gymrail.errors import ContextOverflow, InputError
 from gymrail.models.chat_template import ChatTemplate
 from gymrail.models.model import ModelRequest, ModelResponse
 from gymrail.rollout import Usage
+from gymrail.tokens import finish_of
 
 _IGNORED = frozenset(
     {"include", "instructions", "max_output_tokens", "metadata", "model", "parallel_tool_calls", "prompt_cache_key"}
@@ -80,13 +81,12 @@ class TokenModel:
                 sampling = replace(sampling, max_output_tokens=room)
         sample = await self.sampler.sample(prompt, sampling)
         ids = sample.token_ids
-        items = self.template.parse(ids)
+        items = self.template.parse(ids, request.tools)
         items[-1]["prompt_token_ids"] = prompt
         items[-1]["generation_token_ids"] = ids
         items[-1]["generation_log_probs"] = sample.log_probs
-        finished = bool(ids) and ids[-1] in self.template.eos_token_ids
         return ModelResponse(
-            items, "stop" if finished else "max_output_tokens", Usage(len(prompt), len(ids)), self.name
+            items, finish_of(ids, self.template.eos_token_ids), Usage(len(prompt), len(ids)), self.name
         )
 
     def _sampling(self, parameters: Mapping[str, Any]) -> Sampling:

@@ -10,6 +10,7 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from gymrail.errors import InputError, ModelError
@@ -123,6 +124,29 @@ def eos_ids(model: Any, tokenizer: Any) -> set[int]:
     declared = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
     listed = declared if isinstance(declared, list | tuple) else [] if declared is None else [declared]
     return {int(token) for token in (*listed, tokenizer.eos_token_id) if token is not None}
+
+
+def load_tokenizer(path: str) -> tuple[Any, set[int]]:
+    """Load a checkpoint's tokenizer alone, and every id that ends a turn as its generation config declares them.
+
+    Raises:
+        InputError: Transformers or the tokenizer is missing.
+    """
+    try:
+        from transformers import AutoTokenizer, GenerationConfig
+    except ImportError as error:
+        raise InputError("A tokenizer needs Transformers: pip install 'gymrail[trl]'") from error
+    try:
+        tokenizer: Any = AutoTokenizer.from_pretrained(path)
+    except (OSError, ValueError) as error:
+        is_path = path.startswith((".", "/", "~")) or path.count("/") != 1
+        why = "there is no such folder" if is_path and not Path(path).is_dir() else str(error).splitlines()[0]
+        raise InputError(f"No tokenizer could be loaded from {path!r}: {why}") from error
+    try:
+        declared: Any = GenerationConfig.from_pretrained(path)
+    except (OSError, ValueError):
+        declared = None  # a tokenizer's folder need not have one
+    return tokenizer, eos_ids(SimpleNamespace(generation_config=declared), tokenizer)
 
 
 def policy_model(

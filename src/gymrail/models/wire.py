@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,6 +14,7 @@ from gymrail.messages import TOKEN_FIELDS
 from gymrail.models.http import TryAgain
 from gymrail.models.model import FinishReason, ModelResponse
 from gymrail.task import Item
+from gymrail.tokens import token_problem
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,22 +120,8 @@ def put_tokens(item: Item, prompt: Any, generated: Any, log_probs: Any, wanted: 
     if problem is None:
         item.update(zip(TOKEN_FIELDS, (prompt, generated, log_probs), strict=True))
     elif wanted is True:
-        raise TryAgain(f"the answer's token ids cannot be used: {problem}")
-
-
-def token_problem(prompt: Any, generated: Any, log_probs: Any) -> str | None:
-    """Say what is wrong with a model call's token fields, or None."""
-    for name, value in zip(TOKEN_FIELDS, (prompt, generated, log_probs), strict=True):
-        if not isinstance(value, list) or not value:
-            return f"{name} is missing or empty (vLLM gives it since 0.10.2, except in its Responses API)"
-    if len(generated) != len(log_probs):
-        return f"{len(generated)} generation_token_ids stand against {len(log_probs)} generation_log_probs"
-    try:
-        is_finite = math.isfinite(sum(log_probs))
-        sum(prompt, sum(generated))
-    except TypeError:
-        return "one of the values is no number (a log-prob of NaN arrives as null)"
-    return None if is_finite else "a log-prob is not finite"
+        hint = " (vLLM gives it since 0.10.2, except in its Responses API)" if problem.endswith("empty") else ""
+        raise TryAgain(f"the answer's token ids cannot be used: {problem}{hint}")
 
 
 def finish_reason_of(word: str | None) -> FinishReason:

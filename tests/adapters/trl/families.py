@@ -20,9 +20,13 @@ from gymrail.models.scripted import Oracle
 from gymrail.play import play
 from gymrail.spec import EnvironmentSpec
 from gymrail_trl.tiny import chat_template as tiny_chat_template
+from tests.core.models.chat_families import control_tokens
+from tests.core.models.chat_families import template_of as own_template
 
-FAMILIES = ("tiny", "qwen3_instruct_2507", "qwen2_5", "llama3_1")
-_ENDS = {"llama3_1": "<|eot_id|>"}
+FAMILIES = ("tiny", "qwen3", "qwen3_instruct_2507", "qwen2_5", "llama3_1", "gemma", "deepseek")
+_ENDS = {"llama3_1": "<|eot_id|>", "gemma": "<end_of_turn>", "deepseek": "<\uff5cend\u2581of\u2581sentence\uff5c>"}
+_OWN = ("gemma", "deepseek")
+"""Families whose templates are those of the core's tests: TRL's have no tool role, or begin with a thought."""
 _CONTROLS = (
     "<|endoftext|>",
     "<|im_start|>",
@@ -33,6 +37,7 @@ _CONTROLS = (
     "<|eot_id|>",
     "<|eom_id|>",
     "<|python_tag|>",
+    *(token for family in _OWN for token in control_tokens(family)),
 )
 _WORDS = (
     "<tool_call>",
@@ -93,6 +98,8 @@ PAD = EnvironmentSpec("pad", Pad)
 def template_of(family: str) -> str:
     if family == "tiny":
         return tiny_chat_template()
+    if family in _OWN:
+        return own_template(family, {})
     return resources.files("trl").joinpath(f"chat_templates/{family}.jinja").read_text(encoding="utf-8")
 
 
@@ -151,7 +158,8 @@ def _tokenizer(family: str, rollouts: list[Rollout]) -> PreTrainedTokenizerFast:
 
 
 def _render(tokenizer: Any, rollout: Rollout, *, tokenize: bool) -> Any:
-    messages = to_messages(rollout.conversation, arguments="object")
+    is_text = tokenizer.chat_template == template_of("deepseek")
+    messages = to_messages(rollout.conversation, arguments="text" if is_text else "object")
     tools = chat_tools(PAD.tool_schemas(rollout.task))
     return tokenizer.apply_chat_template(
         messages, tools=tools, tokenize=tokenize, **({"return_dict": False} if tokenize else {})
