@@ -1,0 +1,78 @@
+"""How a mixture is drawn and played as a whole: what a share counts, temperature, curriculum, dynamic sampling, late
+episodes. Each default changes nothing."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Curriculum(_Section):
+    """Play again what is neither too easy nor too hard for the policy as it is now.
+
+    A task is measured whenever its group is played: its pass rate is where its mean reward lies in the environment's
+    reward range, an older measurement counting half as much with each new one. Tasks within the band wait in a queue
+    and come again, the one that waited longest first.
+    """
+
+    band: tuple[float, float] = (0.1, 0.9)
+    """Pass rates that are kept, both ends included."""
+    fresh: float = Field(0.5, gt=0, le=1)
+    """The least share of draws that are not taken from the queue; all, while the queue is empty."""
+    queue: int = Field(256, ge=1)
+    """Tasks per environment in the queue; past it, the one that waited longest is let go."""
+    refresh_steps: int = Field(50, ge=1)
+    """A dataset's task out of the band is passed over for so many steps, and then measured again."""
+
+    @model_validator(mode="after")
+    def _check_band(self) -> Curriculum:
+        low, high = self.band
+        if not 0 <= low < high <= 1:
+            raise ValueError(f"band is [{low:g}, {high:g}]; it must be two numbers from 0 to 1, lower one first")
+        return self
+
+
+class DynamicSampling(_Section):
+    """Refill groups in which every rollout earned the same: they have no advantages and teach nothing (DAPO,
+    arXiv:2503.14476, section 3.2)."""
+
+    refills: int = Field(2, ge=1)
+    """How often a place in the batch is filled anew; after that it stays as it is."""
+    probe: int | None = Field(None, ge=2)
+    """Play so many rollouts of a group first, and the others only where those differ; all at once by default. Rewards
+    alone decide, so what is trained on is chosen among tasks and not among answers."""
+
+
+class Late(_Section):
+    """Do not wait for the slowest: once `quorum` of a batch's episodes are over, the others have until `patience` times
+    the seconds that took. What is late then is `failed` (timeout) and masked, never reward 0."""
+
+    quorum: float = Field(0.75, gt=0, lt=1)
+    patience: float = Field(1.5, ge=1)
+
+
+class Mixing(_Section):
+    """Settings of a whole mixture."""
+
+    unit: Literal["episodes", "tokens"] = "episodes"
+    """What shares count: groups in the batch, or the tokens that were sampled for them, as measured so far."""
+    temperature: float = Field(1.0, gt=0)
+    """Shares are in proportion to weight ** (1 / temperature): 1 leaves them, higher ones even them out."""
+    size_exponent: float = Field(0.0, ge=0, le=1)
+    """Weights are multiplied by the number of the member's tasks to this power first: 1 is in proportion to size."""
+    curriculum: Curriculum | None = None
+    dynamic_sampling: DynamicSampling | None = None
+    late: Late | None = None
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether a group's place decides it: nothing that was measured feeds back."""
+        return self.unit == "episodes" and not (self.curriculum or self.dynamic_sampling or self.late)
+
+
+PLAIN = Mixing()
