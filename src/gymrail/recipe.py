@@ -21,6 +21,8 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from gymrail.data.member import Member
+from gymrail.data.mixing import PLAIN, Mixing
 from gymrail.errors import InputError, did_you_mean
 from gymrail.recipe_stages import StageSection, check_stages
 from gymrail.registry import find
@@ -48,6 +50,18 @@ class MixtureEntry(_Section):
     let expect (see `gymrail.data.profiled.signal_of`); all tasks equally often by default."""
     config: dict[str, Any] = {}
     """Settings of the environment."""
+    schedule: list[tuple[int, float]] = []
+    """For grpo, instead of `weight`: weights at steps, such as [[0, 1], [200, 3]], linear between them."""
+    floor: int = Field(0, ge=0)
+    """For grpo: groups of it in every batch, whatever its weight."""
+    epochs: int | None = Field(None, ge=1)
+    """For grpo: how often its tasks are gone through; then its share passes to the others. Endless by default."""
+    concurrency: int | None = Field(None, ge=1)
+    """For grpo: its episodes at once."""
+    deadline_seconds: float | None = Field(None, gt=0)
+    """For grpo: its episodes that are not over so long after their batch began are not waited for."""
+    reward_scale: float = Field(1.0, gt=0, allow_inf_nan=False)
+    """For grpo: what its rewards are multiplied by for the trainer."""
 
     @model_validator(mode="after")
     def _check_pass_rate(self) -> MixtureEntry:
@@ -58,7 +72,27 @@ class MixtureEntry(_Section):
             raise ValueError("pass_rate needs `profile`: `gymrail profile RUN -o FILE` writes one")
         if self.profile is None and self.weight_by is not None:
             raise ValueError("weight_by needs `profile`: `gymrail profile RUN -o FILE` writes one")
+        if self.schedule and "weight" in self.model_fields_set:
+            raise ValueError("schedule takes the place of weight; leave out one")
         return self
+
+    def member(self, spec: EnvironmentSpec) -> Member:
+        """Return the entry as a mixture's member."""
+        return Member(
+            spec,
+            self.weight,
+            self.split,
+            self.limit,
+            Path(self.profile) if self.profile else None,
+            self.pass_rate,
+            self.weight_by,
+            schedule=tuple(self.schedule),
+            floor=self.floor,
+            epochs=self.epochs,
+            concurrency=self.concurrency,
+            deadline_seconds=self.deadline_seconds,
+            reward_scale=self.reward_scale,
+        )
 
 
 class AgentSection(_Section):
@@ -152,6 +186,8 @@ class Recipe(_Section):
     resume: bool = False
     """Go on in an existing run directory: finished stages are kept, training continues from its last checkpoint."""
     mixture: list[MixtureEntry] = []
+    mixing: Mixing = PLAIN
+    """How it is drawn and played as a whole: unit, temperature, curriculum, dynamic sampling, late episodes."""
     data: list[str] = []
     """For sft and dpo: run directories or exported JSONL files to train on."""
     min_reward: float | None = None
@@ -184,7 +220,20 @@ class Recipe(_Section):
         names = [entry.environment for entry in self.mixture]
         if len(set(names)) != len(names):
             raise ValueError(f"the mixture names an environment twice: {names}")
+        if self.algorithm != "grpo":
+            self._refuse_but_for_grpo()
         return self
+
+    def _refuse_but_for_grpo(self) -> None:
+        for name in ("unit", "curriculum", "dynamic_sampling", "late"):
+            if getattr(self.mixing, name) != getattr(PLAIN, name):
+                raise ValueError(f"mixing.{name} goes with algorithm grpo, not with {self.algorithm}")
+        for entry in self.mixture:
+            for name in ("schedule", "floor", "epochs", "concurrency", "deadline_seconds", "reward_scale"):
+                if name in entry.model_fields_set:
+                    raise ValueError(
+                        f"{name} of {entry.environment} goes with algorithm grpo, not with {self.algorithm}"
+                    )
 
     def _refuse_for_stages(self) -> None:
         places = {

@@ -14,14 +14,14 @@ def group_dataset(mixture: Mixture, split: str, groups: int) -> Any:
     times.
 
     Train with `shuffle_dataset=False`: the order is the mixture's own, so that a restart from a checkpoint continues
-    it. The prompt's text is for logs; the episode brings its own.
+    it. The prompt's text is for logs; the episode brings its own. In a mixture that is drawn
+    batch by batch row i is its place i, and has no text: its task is known when it is reached.
     """
     from datasets import Dataset
 
     prompts = []
     for index in range(groups):
-        items = mixture.group(index).task.input_items
-        shown = next((text_of(item) for item in reversed(items) if item.get("role") == "user"), "")
+        shown = _shown(mixture, index) if mixture.is_plain else ""
         prompts.append([{"role": "user", "content": shown, TASK_KEY: f"{split}:{index}"}])
     return Dataset.from_dict({"prompt": prompts})
 
@@ -35,3 +35,8 @@ def groups_needed(args: Any) -> int:
     micro_steps = args.max_steps * args.gradient_accumulation_steps
     generations = -(-micro_steps // (args.steps_per_generation * args.num_iterations))
     return generations * (args.generation_batch_size // args.num_generations)
+
+
+def _shown(mixture: Mixture, index: int) -> str:
+    items = mixture.group(index).task.input_items
+    return next((text_of(item) for item in reversed(items) if item.get("role") == "user"), "")

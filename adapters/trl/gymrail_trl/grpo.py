@@ -13,6 +13,7 @@ from gymrail.recipe import Recipe
 from gymrail.rollout import Rollout
 from gymrail.spec import EnvironmentSpec
 from gymrail_trl.dataset import group_dataset, groups_needed
+from gymrail_trl.places import SaveMixture, restore_mixture
 from gymrail_trl.rollout import RolloutFunction
 from gymrail_trl.stages import Policy, last_checkpoint, limits_of, mixture_of, sampling_of
 
@@ -40,6 +41,36 @@ def check_config(args: Any) -> None:
         raise InputError(
             f"settings.save_steps is {args.save_steps:g}; one batch of rollouts serves {steps} optimiser steps, so "
             f"save every multiple of {steps}, or a restart would cut a batch in two."
+        )
+
+
+def check_mixture(recipe: Recipe, specs: Sequence[EnvironmentSpec], args: Any) -> None:
+    """Refuse a mixture that a run of these settings cannot be drawn from.
+
+    Raises:
+        InputError: with the value to use.
+    """
+    mixture = mixture_of(recipe, specs)
+    groups = args.generation_batch_size // args.num_generations
+    floors = sum(member.floor for member in mixture.members)
+    if floors > groups:
+        raise InputError(
+            f"The floors of the mixture sum to {floors}, and a batch of rollouts has {groups} groups "
+            f"(generation_batch_size {args.generation_batch_size} / num_generations {args.num_generations}); lower "
+            "them, or raise settings.steps_per_generation."
+        )
+    dynamic = mixture.mixing.dynamic_sampling
+    if dynamic is not None and dynamic.probe is not None and dynamic.probe >= args.num_generations:
+        raise InputError(
+            f"mixing.dynamic_sampling.probe is {dynamic.probe}, and a group has {args.num_generations} rollouts "
+            "(settings.num_generations); probe with fewer, or leave it out."
+        )
+    needed, length = groups_needed(args), mixture.length
+    if length is not None and needed > length:
+        steps = args.max_steps * length // needed
+        raise InputError(
+            f"The mixture's epochs have {length} groups, and settings.max_steps={args.max_steps} needs {needed}; "
+            f"set settings.max_steps={max(1, steps)}, or raise epochs."
         )
 
 
@@ -88,7 +119,12 @@ def run_grpo(
         callbacks=list(callbacks),
     )
     trainer.remove_callback(PrinterCallback)
-    trainer.train(resume_from_checkpoint=last_checkpoint(checkpoints))
+    checkpoint = last_checkpoint(checkpoints)
+    if (stream := rollouts.streams.get("train")) is not None:
+        trainer.add_callback(SaveMixture(stream))
+        if checkpoint is not None:
+            restore_mixture(stream, Path(checkpoint))
+    trainer.train(resume_from_checkpoint=checkpoint)
     policy.model = trainer.accelerator.unwrap_model(trainer.model)
     return list(trainer.state.log_history)
 

@@ -20,15 +20,18 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from gymrail.agents.tool_loop import Agent
+from gymrail.collect.batch import PlayedBatch
 from gymrail.collect.event_loop import run_async
 from gymrail.collect.runner import Job, collect
 from gymrail.data.mixture import Mixture
+from gymrail.data.mixture_stream import MixtureStream
 from gymrail.episode import DEFAULT_LIMITS, Limits
 from gymrail.errors import EpisodeFailed, GymrailError, InputError
 from gymrail.models.token_model import DEFAULT_SAMPLING, Sampling, TokenModel
 from gymrail.play import DEFAULT_AGENT
 from gymrail.rollout import Rollout
 from gymrail.tokens import training_row
+from gymrail_trl.places import play_places, rows_of
 from gymrail_trl.policy import live_policy
 
 logger = logging.getLogger("gymrail.trl")
@@ -56,7 +59,8 @@ class RolloutFunction:
     ) -> None:
         """
         Args:
-            mixtures: where groups come from, by the split's name in the dataset ("train", "validation").
+            mixtures: where groups come from, by the split's name in the dataset ("train", "validation"). One that is
+                not plain is drawn batch by batch; save and restore its stream with `streams[split]`.
             context_length: tokens of a whole episode; the checkpoint's own limit by default.
             retries: how often an episode that failed for a passing reason is played again.
             train_truncated: train rollouts that ran out of a budget with the reward they earned; False masks them.
@@ -73,6 +77,14 @@ class RolloutFunction:
         self.record = record
         self.last_rollouts: list[Rollout] = []
         """The latest batch, in the order of its prompts."""
+        self.last_batch: PlayedBatch | None = None
+        """The latest batch of a mixture that is drawn batch by batch, with what was given up and what was late."""
+        self.streams = {
+            split: MixtureStream(mixture) for split, mixture in self.mixtures.items() if not mixture.is_plain
+        }
+        self._scales = {
+            member.spec.name: member.reward_scale for mixture in self.mixtures.values() for member in mixture.members
+        }
         self._policy: tuple[Any, TokenModel] | None = None
 
     def __call__(self, prompts: Sequence[Any], trainer: Any) -> dict[str, list[Any]]:
@@ -83,16 +95,21 @@ class RolloutFunction:
             )
         if self._policy is None or self._policy[0] is not trainer:
             self._policy = (trainer, live_policy(trainer, self.sampling, self.context_length))
-        jobs = self._jobs(prompts, trainer)
-        self.last_rollouts = run_blocking(self._play(jobs, self._policy[1], trainer.state.global_step))
+        step, policy = trainer.state.global_step, self._policy[1]
+        keys = self._keys(prompts)
+        self.last_batch = None
+        if keys and keys[0][0] in self.streams:
+            stream = self.streams[keys[0][0]]
+            batch: PlayedBatch = run_blocking(play_places(self, stream, keys, policy, trainer))
+            self.last_batch, self.last_rollouts = batch, rows_of(batch, keys)
+        else:
+            self.last_rollouts = run_blocking(self._play(self._jobs(keys, trainer), policy, step))
         tokenizer = getattr(trainer, "_tokenizer", trainer.processing_class)
         return self.to_columns(self.last_rollouts, tokenizer.eos_token_id)
 
-    def _jobs(self, prompts: Sequence[Any], trainer: Any) -> list[Job]:
-        start = trainer.accelerator.process_index * len(prompts)
-        generations = trainer.num_generations if trainer.model.training else trainer.num_generations_eval
-        jobs = []
-        for position, prompt in enumerate(prompts):
+    def _keys(self, prompts: Sequence[Any]) -> list[tuple[str, int]]:
+        keys = []
+        for prompt in prompts:
             key = prompt[-1].get(TASK_KEY) if isinstance(prompt, list) and prompt else None
             if key is None:
                 raise InputError(
@@ -103,8 +120,16 @@ class RolloutFunction:
                 raise InputError(
                     f"The dataset names the mixture {split!r}; this RolloutFunction has {sorted(self.mixtures)}."
                 )
-            group = self.mixtures[split].group(int(index))
-            jobs.append(Job(group.spec, group.task, int(index), (start + position) % generations))
+            keys.append((split, int(index)))
+        return keys
+
+    def _jobs(self, keys: Sequence[tuple[str, int]], trainer: Any) -> list[Job]:
+        start = trainer.accelerator.process_index * len(keys)
+        generations = trainer.num_generations if trainer.model.training else trainer.num_generations_eval
+        jobs = []
+        for position, (split, index) in enumerate(keys):
+            group = self.mixtures[split].group(index)
+            jobs.append(Job(group.spec, group.task, index, (start + position) % generations))
         return jobs
 
     async def _play(self, jobs: Sequence[Job], model: TokenModel, step: int) -> list[Rollout]:
@@ -116,11 +141,6 @@ class RolloutFunction:
         def keep(rollout: Rollout) -> None:
             rollouts[slots[rollout.task_index, rollout.repeat].pop()] = rollout
 
-        def record(rollout: Rollout) -> None:
-            rollout.metrics["train_step"] = step
-            if self.record is not None:
-                self.record(rollout)
-
         await _set_up(jobs)
         await collect(
             jobs,
@@ -129,12 +149,22 @@ class RolloutFunction:
             limits=self.limits,
             concurrency=self.concurrency,
             retries=self.retries,
-            record=record,
+            record=self.recorder(step),
             on_rollout=keep,
         )
         finished = [rollout for rollout in rollouts if rollout is not None]
         assert len(finished) == len(jobs), f"{len(jobs)} rollouts asked, {len(finished)} came back"
         return finished
+
+    def recorder(self, step: int) -> Callable[[Rollout], None]:
+        """Return what is called with every finished rollout of a step."""
+
+        def record(rollout: Rollout) -> None:
+            rollout.metrics["train_step"] = step
+            if self.record is not None:
+                self.record(rollout)
+
+        return record
 
     def to_columns(self, rollouts: Sequence[Rollout], eos_token_id: int) -> dict[str, list[Any]]:
         """Turn rollouts into TRL's columns; one that cannot be trained on becomes a masked row without a reward."""
@@ -151,7 +181,8 @@ class RolloutFunction:
             columns["completion_ids"].append(row.sequence.completion_ids)
             columns["logprobs"].append(row.sequence.log_probs)
             columns["env_mask"].append(row.sequence.mask)
-            columns["gymrail_reward"].append(row.reward)
+            scale = self._scales.get(rollout.environment, 1.0)
+            columns["gymrail_reward"].append(None if row.reward is None else row.reward * scale)
         return columns
 
     def reward(
@@ -163,7 +194,9 @@ class RolloutFunction:
                 "`reward` got rewards of another batch; use it together with the same object as rollout_func."
             )
         if log_metric is not None:
-            for name, value in batch_metrics(self.last_rollouts).items():
+            batch = self.last_batch
+            metrics = batch_metrics(self.last_rollouts if batch is None else batch.rollouts)
+            for name, value in {**metrics, **(batch.metrics() if batch is not None else {})}.items():
                 log_metric(name, value)
         return list(gymrail_reward)
 

@@ -16,7 +16,8 @@ from gymrail.collect.runner import Job, collect
 from gymrail.data.export import preference_rows, sft_rows, to_dataset
 from gymrail.data.export.conversation import fingerprint
 from gymrail.data.export.write import SUMMARY
-from gymrail.data.mixture import Member, Mixture
+from gymrail.data.member import Member
+from gymrail.data.mixture import Mixture
 from gymrail.episode import Limits
 from gymrail.errors import GymrailError, InputError
 from gymrail.models.build import build_model
@@ -85,22 +86,16 @@ def limits_of(recipe: Recipe) -> Limits:
 
 
 def mixture_of(recipe: Recipe, specs: Sequence[EnvironmentSpec], split: str | None = None) -> Mixture:
-    """Build the recipe's mixture, or the same shares of another split; profiles choose training tasks only."""
-    members = [
-        Member(spec, entry.weight, split)
-        if split is not None
-        else Member(
-            spec,
-            entry.weight,
-            entry.split,
-            entry.limit,
-            Path(entry.profile) if entry.profile else None,
-            entry.pass_rate,
-            entry.weight_by,
-        )
-        for spec, entry in zip(specs, recipe.mixture, strict=True)
-    ]
-    return Mixture(members, seed=recipe.seed)
+    """Build the recipe's mixture, or the same weights of another split; profiles choose training tasks only."""
+    pairs = list(zip(specs, recipe.mixture, strict=True))
+    if split is not None:
+        return Mixture([Member(spec, entry.weight, split) for spec, entry in pairs], seed=recipe.seed)
+    return Mixture([entry.member(spec) for spec, entry in pairs], recipe.seed, recipe.mixing)
+
+
+def plain_mixture_of(recipe: Recipe, specs: Sequence[EnvironmentSpec]) -> Mixture:
+    """Build the recipe's mixture without what changes over steps: a teacher plays it, and later stages go on in it."""
+    return mixture_of(recipe, specs).plain()
 
 
 def collect_groups(
@@ -112,7 +107,7 @@ def collect_groups(
     repeats: int = 1,
 ) -> RunDirectory:
     """Play these groups of the mixture, each so many times; what is in the directory already is not played again."""
-    mixture = mixture_of(recipe, specs)
+    mixture = plain_mixture_of(recipe, specs)
     jobs = (
         Job(group.spec, group.task, group.index, repeat)
         for group in map(mixture.group, groups)

@@ -49,7 +49,7 @@ class _Run:
     """One recipe being run. Finished stages are written down, so that `resume=true` goes on where the run stopped."""
 
     def __init__(self, recipe: Recipe, specs: Sequence[EnvironmentSpec]) -> None:
-        from gymrail_trl.grpo import check_config
+        from gymrail_trl.grpo import check_config, check_mixture
 
         self.recipe = recipe
         self.specs = specs
@@ -57,6 +57,7 @@ class _Run:
         self.config = build_config(recipe, recipe.algorithm, recipe.settings, self.directory / "checkpoints")
         if recipe.algorithm == "grpo":
             check_config(self.config)
+            check_mixture(recipe, specs, self.config)
         self.warm_config: Any = None
         if recipe.warm_start is not None:
             settings = {"save_strategy": "no", **recipe.warm_start.settings}

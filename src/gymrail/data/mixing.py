@@ -22,11 +22,11 @@ class Curriculum(_Section):
 
     band: tuple[float, float] = (0.1, 0.9)
     """Pass rates that are kept, both ends included."""
-    fresh: float = Field(0.5, gt=0, le=1)
+    fresh: float = Field(default=0.5, gt=0, le=1)
     """The least share of draws that are not taken from the queue; all, while the queue is empty."""
-    queue: int = Field(256, ge=1)
+    queue: int = Field(default=256, ge=1)
     """Tasks per environment in the queue; past it, the one that waited longest is let go."""
-    refresh_steps: int = Field(50, ge=1)
+    refresh_steps: int = Field(default=50, ge=1)
     """A dataset's task out of the band is passed over for so many steps, and then measured again."""
 
     @model_validator(mode="after")
@@ -41,9 +41,9 @@ class DynamicSampling(_Section):
     """Refill groups in which every rollout earned the same: they have no advantages and teach nothing (DAPO,
     arXiv:2503.14476, section 3.2)."""
 
-    refills: int = Field(2, ge=1)
+    refills: int = Field(default=2, ge=1)
     """How often a place in the batch is filled anew; after that it stays as it is."""
-    probe: int | None = Field(None, ge=2)
+    probe: int | None = Field(default=None, ge=2)
     """Play so many rollouts of a group first, and the others only where those differ; all at once by default. Rewards
     alone decide, so what is trained on is chosen among tasks and not among answers."""
 
@@ -52,8 +52,8 @@ class Late(_Section):
     """Do not wait for the slowest: once `quorum` of a batch's episodes are over, the others have until `patience` times
     the seconds that took. What is late then is `failed` (timeout) and masked, never reward 0."""
 
-    quorum: float = Field(0.75, gt=0, lt=1)
-    patience: float = Field(1.5, ge=1)
+    quorum: float = Field(default=0.75, gt=0, lt=1)
+    patience: float = Field(default=1.5, ge=1)
 
 
 class Mixing(_Section):
@@ -61,9 +61,9 @@ class Mixing(_Section):
 
     unit: Literal["episodes", "tokens"] = "episodes"
     """What shares count: groups in the batch, or the tokens that were sampled for them, as measured so far."""
-    temperature: float = Field(1.0, gt=0)
+    temperature: float = Field(default=1.0, gt=0)
     """Shares are in proportion to weight ** (1 / temperature): 1 leaves them, higher ones even them out."""
-    size_exponent: float = Field(0.0, ge=0, le=1)
+    size_exponent: float = Field(default=0.0, ge=0, le=1)
     """Weights are multiplied by the number of the member's tasks to this power first: 1 is in proportion to size."""
     curriculum: Curriculum | None = None
     dynamic_sampling: DynamicSampling | None = None

@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cached_property
 
@@ -58,6 +58,15 @@ class Mixture:
     def is_plain(self) -> bool:
         """Whether `group(index)` says everything: no schedule, floor, epochs, limit on waiting, nor feedback."""
         return self.mixing.is_plain and all(member.is_plain for member in self.members)
+
+    def plain(self) -> Mixture:
+        """Return the mixture of the same tasks, weights and temperature in which a group's index decides it."""
+        if self.is_plain:
+            return self
+        plain = {"schedule": (), "floor": 0, "epochs": None, "concurrency": None, "deadline_seconds": None}
+        members = [replace(member, **plain) for member in self.members]
+        mixing = Mixing(temperature=self.mixing.temperature, size_exponent=self.mixing.size_exponent)
+        return Mixture(members, self.seed, mixing)
 
     def group(self, index: int) -> Group:
         """Return group `index`, counted from 0.

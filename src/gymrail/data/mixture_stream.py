@@ -113,7 +113,7 @@ class MixtureStream:
 
     def observe(self, measured: Iterable[Measured], step: int | None = None) -> None:
         """Take in what was played; every group that was drawn is to be observed once."""
-        step = self.step if step is None else step
+        at = self.step if step is None else step
         for entry in measured:
             member = self._members[entry.group.spec.name]
             charge = self._charges.pop(entry.group.index, None)
@@ -126,7 +126,7 @@ class MixtureStream:
                 if self.mixture.mixing.unit == "tokens" and charge is not None:
                     self._pay(member, entry.tokens - charge.amount, charge.shares)
             if self._queues:
-                self._queues[member].observe(entry.group.task_index, _pass_rate(entry), step)
+                self._queues[member].observe(entry.group.task_index, _pass_rate(entry), at)
 
     def shares(self, step: int, groups: int) -> list[float]:
         """Return each member's share of a batch, in the mixture's order: by weight, and at least its floor, which the

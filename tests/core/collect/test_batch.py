@@ -5,7 +5,7 @@ import asyncio
 from collections import Counter, defaultdict
 from collections.abc import Awaitable
 from random import Random
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -27,7 +27,7 @@ class Luck(Task):
 class Dice(Environment[Luck]):
     """The reward is 1 with the task's chance, whatever the answer."""
 
-    episodes: Counter[str] = Counter()
+    episodes: ClassVar[Counter[str]] = Counter()
 
     @classmethod
     def generate(cls, rng: Random) -> Luck:
