@@ -125,7 +125,7 @@ def test_what_cannot_work_is_refused_before_anything_loads(override: str, words:
 
 def test_epochs_that_do_not_last_say_the_steps_that_fit(tmp_path: Path) -> None:
     epochs = ["mixing={}", "mixture=[{environment: word_math, limit: 16, epochs: 1}]"]
-    with pytest.raises(InputError, match="have 16 groups, and settings.max_steps=12 needs 24; set settings.max_steps=8"):
+    with pytest.raises(InputError, match=r"16 groups, and settings\.max_steps=12 needs 24; set settings\.max_steps=8"):
         train(short(tmp_path / "run", *epochs))
 
 

@@ -16,6 +16,7 @@ from gymrail import Rollout, tool
 from gymrail.data.mixture import Member, Mixture
 from gymrail.episode import Limits
 from gymrail.errors import InputError
+from gymrail.rollout import Outcome
 from gymrail.spec import EnvironmentSpec
 from gymrail_trl import RolloutFunction
 
@@ -168,11 +169,26 @@ def test_truncated_rollouts_are_masked_when_asked(checkpoint: Callable[[str], st
         assert (trained_tokens(batch, row) == 0) == (status == "truncated")
 
 
+def test_the_trainer_gets_scaled_rewards_and_the_record_keeps_the_verifier_s() -> None:
+    mixture = Mixture([Member(PAD, reward_scale=2.5)], seed=0)
+    played = []
+    for reward in (1.0, 0.25):
+        rollout = Rollout(PAD.name, mixture.group(0).task, "one", outcome=Outcome("scored"), reward=reward)
+        answer = {"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": "1"}]}
+        answer |= {"prompt_token_ids": [1], "generation_token_ids": [5, 2], "generation_log_probs": [-0.5, -0.5]}
+        rollout.conversation = [answer]
+        played.append(rollout)
+
+    columns = RolloutFunction({"train": mixture}).to_columns(played, 2)
+    assert columns["gymrail_reward"] == [2.5, 0.625]
+    assert [rollout.reward for rollout in played] == [1.0, 0.25]
+
+
 def test_a_prompt_without_a_task_is_refused_with_the_fix() -> None:
     rollouts = RolloutFunction({"train": Mixture([Member(PAD)])})
 
     with pytest.raises(InputError, match=r"group_dataset"):
-        rollouts._jobs([[{"role": "user", "content": "hi"}]], _FakeTrainer())
+        rollouts._keys([[{"role": "user", "content": "hi"}]])
 
 
 def test_trl_s_own_tools_beside_ours_are_refused() -> None:
