@@ -45,7 +45,7 @@ EVERY = 20
 UNIFORM = ["mixing={}"]
 ADAPTIVE = [
     "mixing.curriculum={fresh: 0.3, band: [0.05, 0.95], queue: 256}",
-    "mixing.dynamic_sampling={refills: 1, probe: 4}",
+    "mixing.dynamic_sampling={refills: 1, probe: 4, least_spread: 0.5}",
 ]
 
 

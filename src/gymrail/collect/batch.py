@@ -154,6 +154,7 @@ class _Rounds:
         self._repeats = repeats
         dynamic = stream.mixture.mixing.dynamic_sampling
         self._probe = min(dynamic.probe or repeats, repeats) if dynamic else repeats
+        self._least_spread = dynamic.least_spread if dynamic else 0.0
         self._refills = [dynamic.refills if dynamic else 0] * len(batch.groups)
         self._open = list(range(len(batch.groups)))
         self._is_first = True
@@ -180,7 +181,7 @@ class _Rounds:
         if played.has_spread:
             rest = range(len(played.rollouts), self._repeats)
             return (played, rest) if rest else None
-        if self._refills[place] < 1:
+        if self._refills[place] < 1 or self._stream.spread(played.group.spec.name) < self._least_spread:
             return None
         another = self._stream.another(played.group)
         if another is None:

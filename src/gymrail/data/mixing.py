@@ -46,6 +46,9 @@ class DynamicSampling(_Section):
     probe: int | None = Field(default=None, ge=2)
     """Play so many rollouts of a group first, and the others only where those differ; all at once by default. Rewards
     alone decide, so what is trained on is chosen among tasks and not among answers."""
+    least_spread: float = Field(default=0.0, ge=0, lt=1)
+    """Refill an environment's places only while at least this share of its groups has had spread lately: where nearly
+    all pass or nearly none, searching for the rare group costs more than it teaches."""
 
 
 class Late(_Section):

@@ -23,6 +23,8 @@ from gymrail.errors import InputError
 
 _NEWEST = 0.2
 """Weight of a new measurement in a member's tokens per group; it only spreads a batch, the account is exact."""
+_NEWEST_SPREAD = 0.05
+"""Weight of a new group in a member's share of groups with spread: some twenty groups are remembered."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +47,8 @@ class _Account:
     place: int = 0
     """How many places of its tasks' stream are used up."""
     tokens_per_group: float | None = None
+    spread: float = 1.0
+    """Share of its groups that had spread, the newest counting most; before any was played, all."""
 
 
 @dataclass(slots=True)
@@ -111,6 +115,10 @@ class MixtureStream:
         counts_tokens = self.mixture.mixing.unit == "tokens"
         return self._draw(member, charge.shares if charge and counts_tokens else [])
 
+    def spread(self, environment: str) -> float:
+        """Return the share of an environment's groups whose rewards differed lately."""
+        return self._accounts[self._members[environment]].spread
+
     def observe(self, measured: Iterable[Measured], step: int | None = None) -> None:
         """Take in what was played; every group that was drawn is to be observed once."""
         at = self.step if step is None else step
@@ -118,6 +126,8 @@ class MixtureStream:
             member = self._members[entry.group.spec.name]
             charge = self._charges.pop(entry.group.index, None)
             account = self._accounts[member]
+            if entry.rewards:
+                account.spread += _NEWEST_SPREAD * ((len(set(entry.rewards)) > 1) - account.spread)
             if entry.tokens:
                 before = account.tokens_per_group
                 account.tokens_per_group = (
@@ -161,6 +171,7 @@ class MixtureStream:
                     "owed": account.owed,
                     "place": account.place,
                     "tokens_per_group": account.tokens_per_group,
+                    "spread": account.spread,
                     **({"curriculum": self._queues[index].state()} if self._queues else {}),
                 }
                 for index, (member, account) in enumerate(zip(self.mixture.members, self._accounts, strict=True))
@@ -182,7 +193,7 @@ class MixtureStream:
         self._charges = {}
         for name, saved in state["members"].items():
             index = self._members[name]
-            self._accounts[index] = _Account(saved["owed"], saved["place"], saved["tokens_per_group"])
+            self._accounts[index] = _Account(saved["owed"], saved["place"], saved["tokens_per_group"], saved["spread"])
             if self._queues:
                 self._queues[index].restore(saved["curriculum"])
 

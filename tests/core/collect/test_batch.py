@@ -160,6 +160,25 @@ def test_groups_without_spread_are_refilled_and_the_rest_of_a_probe_is_saved(pro
     assert sum(len(batch.given_up) for batch in refilled) > 10
 
 
+def test_an_environment_where_hardly_a_group_has_spread_is_not_refilled() -> None:
+    class Hopeless(Dice):
+        def verify(self, rollout: Rollout) -> float:
+            return 0.0
+
+    class Even(Dice):
+        def verify(self, rollout: Rollout) -> float:
+            return float(rollout.repeat % 2)
+
+    dynamic = DynamicSampling(refills=1, probe=2, least_spread=0.5)
+    mixture = Mixture(
+        [Member(dice("even", Even)), Member(dice("hopeless", Hopeless))], 0, Mixing(dynamic_sampling=dynamic)
+    )
+    first, *_, last = batches(mixture, 5)
+    assert [played.group.spec.name for played in first.given_up] == ["hopeless"] * 4
+    assert last.given_up == []
+    assert Counter(rollout.environment for rollout in last.rollouts) == {"even": 16, "hopeless": 8}
+
+
 def test_refilling_draws_the_same_groups_again() -> None:
     mixture = Mixture([Member(dice("a")), Member(dice("b"))], 0, Mixing(dynamic_sampling=DynamicSampling(probe=2)))
     first, second = (
