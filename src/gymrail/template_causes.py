@@ -144,7 +144,6 @@ def _in_call(said: str, rewritten: str, probe: Probe) -> str:
     words = next((turn.text for turn in probe.turns if turn.calls and turn.text), None)
     if words is not None and words in said and words not in rewritten:
         return "drops_words"
-    # One pair of braces less is what a call without its outer object has, so only letters are compared.
     kept, now = re.sub(r"\s", "", said), re.sub(r"\s", "", rewritten)
     if kept == now:
         return "arguments_spacing"

@@ -8,7 +8,8 @@
     [TOOL_CALLS]name[ARGS]{...}
     DeepSeek                              <｜tool▁call▁begin｜>function<｜tool▁sep｜>name, then JSON in a code fence, or
     <｜tool▁call▁begin｜>name<｜tool▁sep｜>{...}
-    XML (Qwen 3.5, Nemotron 3)   <tool_call><function=name><parameter=key>value</parameter></function></tool_call>
+    XML (Qwen 3.5, Nemotron 3)            <tool_call><function=name><parameter=key>value</parameter></function>
+    </tool_call>
 
 A call whose JSON is broken stays a call when its name can be read: the model is told, and learns. Otherwise it is text.
 """

@@ -1,4 +1,4 @@
-"""Published chat templates, as TRL ships them: what is trained is what was sampled, and what messages would lose."""
+"""Published chat templates, as TRL ships them: rollouts train what was sampled, and what messages lose is named."""
 
 from __future__ import annotations
 
