@@ -24,7 +24,7 @@ INSTALLED_RUN := $(VENV)/.installed-run
 INSTALLED_DEV := $(VENV)/.installed-dev
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test check sandbox fuzz chaos check-environments catalogue conformance interop bench bench-serving bench-environments bench-collect bench-export constraints install install-dev clean
+.PHONY: help quickstart test check sandbox fuzz chaos check-environments catalogue conformance interop interop-unsloth bench bench-serving bench-environments bench-collect bench-export constraints install install-dev clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -67,6 +67,9 @@ conformance: $(INSTALLED_DEV) ## run the official MCP conformance suite against 
 
 interop: $(INSTALLED_DEV) ## play and serve episodes with other people's software; installs it into .interop once (1-2 GB)
 	GYMRAIL_INTEROP=1 $(BIN)/python -m pytest $(PYTEST_ARGS) $(or $(TESTS),tests/interop)
+
+interop-unsloth: $(INSTALLED_DEV) ## train with Unsloth's real trainers on the CPU and compare with TRL; installs Unsloth into .interop once (2 GB)
+	GYMRAIL_INTEROP=1 $(BIN)/python -m pytest $(PYTEST_ARGS) tests/interop/test_unsloth.py
 
 bench: $(INSTALLED_DEV) ## measure rollouts per second, CPU and memory, as ratios to a bare loop
 	$(BIN)/python benchmarks/rollouts.py

@@ -168,6 +168,20 @@ class LoraSection(_Section):
     target_modules: str | list[str] = "all-linear"
 
 
+class UnslothSection(_Section):
+    """How `trainer: unsloth` loads the policy; the other trainers do not read it, so that `trainer` stays one line."""
+
+    load_in_4bit: bool = False
+    """Quantise the frozen weights (needs `lora`, a GPU and bitsandbytes)."""
+    load_in_8bit: bool = False
+    fast_inference: bool = False
+    """Sample with vLLM, on the weights being trained (needs `lora`, a GPU and vLLM)."""
+    gpu_memory_utilization: float = Field(0.5, gt=0, le=1)
+    """Of the GPU's memory, what vLLM takes."""
+    gradient_checkpointing: bool | Literal["unsloth"] = "unsloth"
+    """`unsloth` keeps activations in main memory meanwhile."""
+
+
 class Recipe(_Section):
     """A whole recipe."""
 
@@ -198,6 +212,7 @@ class Recipe(_Section):
     sampling: SamplingSection = SamplingSection()  # pyright: ignore[reportCallIssue]
     tiny: TinySection = TinySection()
     lora: LoraSection | None = None
+    unsloth: UnslothSection = UnslothSection()  # pyright: ignore[reportCallIssue]
     warm_start: WarmStartSection | None = None
     stages: list[StageSection] = []
     """For iterated: what is played and trained, in order."""

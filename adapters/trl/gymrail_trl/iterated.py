@@ -16,7 +16,7 @@ from __future__ import annotations
 import copy
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,13 +40,22 @@ _FREE = {"resume", "output", "name", "threads", "stages"}
 """Keys that may differ when a run goes on; stages are compared one by one, and more may follow."""
 
 
-def run_iterated(recipe: Recipe, specs: Sequence[EnvironmentSpec], lora: Any = None) -> dict[str, Any]:
+def run_iterated(
+    recipe: Recipe,
+    specs: Sequence[EnvironmentSpec],
+    lora: Any = None,
+    load: Callable[[Recipe, str], Policy] | None = None,
+) -> dict[str, Any]:
     """Run the stages and return the summary, which is also written to `<run>/metrics.json`.
+
+    Args:
+        lora: adapters for every training stage, merged into the policy after it.
+        load: as `gymrail_trl.train.train` takes it.
 
     Raises:
         InputError: before anything loads: a wrong setting, an existing run directory, a begun stage that was changed.
     """
-    run = _Iterated(recipe, specs, lora)
+    run = _Iterated(recipe, specs, lora, load)
     try:
         return run.run()
     finally:
@@ -54,10 +63,19 @@ def run_iterated(recipe: Recipe, specs: Sequence[EnvironmentSpec], lora: Any = N
 
 
 class _Iterated:
-    def __init__(self, recipe: Recipe, specs: Sequence[EnvironmentSpec], lora: Any) -> None:
+    def __init__(
+        self,
+        recipe: Recipe,
+        specs: Sequence[EnvironmentSpec],
+        lora: Any,
+        load: Callable[[Recipe, str], Policy] | None,
+    ) -> None:
+        from gymrail_trl.stages import load_policy
+
         self.recipe = recipe
         self.specs = specs
         self.lora = lora
+        self.load = load or load_policy
         self.stages = {f"{place}_{stage.kind}": stage for place, stage in enumerate(recipe.stages, start=1)}
         self.configs = {name: self._checked(name, stage) for name, stage in self.stages.items()}
         self.directory = RunDirectory.create(
@@ -166,11 +184,9 @@ class _Iterated:
         return summary
 
     def _load(self, path: str) -> Policy:
-        from gymrail_trl.stages import Policy
-
         if self._loaded is None or self._loaded.path != path:
             self._loaded = None  # the old one must not stay in memory while the new one loads
-            self._loaded = Policy(self.recipe, path)
+            self._loaded = self.load(self.recipe, path)
         return self._loaded
 
     def _entry(self, name: str) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,21 +29,27 @@ from gymrail.spec import EnvironmentSpec
 from gymrail_trl.tiny import TinyShape, make_tiny_policy
 
 
+@dataclass
 class Policy:
     """A loaded checkpoint."""
 
-    def __init__(self, recipe: Recipe, path: str) -> None:
-        """
-        Raises:
-            InputError: no checkpoint can be loaded from the path.
-        """
-        self.path = path
-        self.model, self.tokenizer = load_checkpoint(path, dtype=recipe.dtype)
+    path: str
+    model: Any
+    tokenizer: Any
 
     def save(self, path: Path) -> str:
         self.model.save_pretrained(path)
         self.tokenizer.save_pretrained(path)
         return str(path)
+
+
+def load_policy(recipe: Recipe, path: str) -> Policy:
+    """Load a checkpoint with Transformers.
+
+    Raises:
+        InputError: none can be loaded from the path.
+    """
+    return Policy(path, *load_checkpoint(path, dtype=recipe.dtype))
 
 
 def prepare_process(recipe: Recipe) -> None:

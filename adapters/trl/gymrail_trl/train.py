@@ -6,9 +6,9 @@ import json
 import logging
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gymrail.collect.run_directory import RunDirectory
 from gymrail.errors import InputError
@@ -18,9 +18,18 @@ from gymrail.spec import EnvironmentSpec
 from gymrail_trl.settings import build_config, check_versions
 from gymrail_trl.stage_log import StageLog
 
+if TYPE_CHECKING:
+    from gymrail_trl.stages import Policy
 
-def train(recipe: Recipe) -> dict[str, Any]:
+Load = Callable[[Recipe, str], "Policy"]
+
+
+def train(recipe: Recipe, load: Load | None = None) -> dict[str, Any]:
     """Run a recipe and return its summary, which is also written to `<run>/metrics.json`.
+
+    Args:
+        load: loads the policy, with the adapters that the recipe asks for; by default Transformers loads it, and peft
+            adds the adapters.
 
     Raises:
         InputError: before anything loads: a wrong setting, an unknown environment, a missing package, an existing run
@@ -37,8 +46,8 @@ def train(recipe: Recipe) -> dict[str, Any]:
     if recipe.algorithm == "iterated":
         from gymrail_trl.iterated import run_iterated
 
-        return run_iterated(recipe, specs, _lora(recipe))
-    run = _Run(recipe, specs)
+        return run_iterated(recipe, specs, _lora(recipe) if load is None else None, load)
+    run = _Run(recipe, specs, load)
     try:
         return run.train()
     finally:
@@ -48,8 +57,9 @@ def train(recipe: Recipe) -> dict[str, Any]:
 class _Run:
     """One recipe being run. Finished stages are written down, so that `resume=true` goes on where the run stopped."""
 
-    def __init__(self, recipe: Recipe, specs: Sequence[EnvironmentSpec]) -> None:
+    def __init__(self, recipe: Recipe, specs: Sequence[EnvironmentSpec], load: Load | None) -> None:
         from gymrail_trl.grpo import check_config, check_mixture
+        from gymrail_trl.stages import load_policy
 
         self.recipe = recipe
         self.specs = specs
@@ -62,7 +72,8 @@ class _Run:
         if recipe.warm_start is not None:
             settings = {"save_strategy": "no", **recipe.warm_start.settings}
             self.warm_config = build_config(recipe, "sft", settings, self.directory / "warm_start" / "checkpoints")
-        self.lora = _lora(recipe)
+        self.lora = _lora(recipe) if load is None else None
+        self.load = load or load_policy
         self.run = RunDirectory.create(
             self.directory, recipe.model_dump(mode="json", exclude={"resume"}), environments=specs, resume=recipe.resume
         )
@@ -70,13 +81,13 @@ class _Run:
         self.rollouts = 0
 
     def train(self) -> dict[str, Any]:
-        from gymrail_trl.stages import Policy, prepare_process, resolve_model
+        from gymrail_trl.stages import prepare_process, resolve_model
 
         recipe = self.recipe
         prepare_process(recipe)
         path = resolve_model(recipe, self.specs)
         path = self._warm_start(path) if recipe.warm_start else path
-        policy = Policy(recipe, path)
+        policy = self.load(recipe, path)
         parameters = sum(parameter.numel() for parameter in policy.model.parameters())
         self.log.say(f"policy: {recipe.model}, {parameters:,} parameters")
         before = self._evaluate(policy, "before")
@@ -87,7 +98,7 @@ class _Run:
 
     def _warm_start(self, path: str) -> str:
         from gymrail_trl.progress import Progress
-        from gymrail_trl.stages import Policy, collect_teacher, fine_tune, rows_from
+        from gymrail_trl.stages import collect_teacher, fine_tune, rows_from
 
         section = self.recipe.warm_start
         assert section is not None
@@ -99,7 +110,7 @@ class _Run:
         self.log.say(f"warm start: {section.rollouts} rollouts of {section.teacher} collected")
         recipe = self.recipe.model_copy(update={"min_reward": section.min_reward})
         dataset = rows_from(recipe, self.specs, [str(teacher.path)], "sft")
-        policy = Policy(self.recipe, path)
+        policy = self.load(self.recipe, path)
         fine_tune(policy, dataset, self.warm_config, "sft", [Progress("warm start")])
         self.log.write("warm_start", policy.save(folder / "policy"))
         return self.log.stages["warm_start"]
