@@ -24,7 +24,7 @@ INSTALLED_RUN := $(VENV)/.installed-run
 INSTALLED_DEV := $(VENV)/.installed-dev
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test check sandbox fuzz chaos check-environments catalogue conformance interop interop-unsloth bench bench-serving bench-environments bench-collect bench-export constraints install install-dev clean
+.PHONY: help quickstart test check sandbox fuzz chaos check-environments catalogue conformance interop interop-unsloth interop-nemo-rl bench bench-serving bench-environments bench-collect bench-export constraints install install-dev clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -70,6 +70,10 @@ interop: $(INSTALLED_DEV) ## play and serve episodes with other people's softwar
 
 interop-unsloth: $(INSTALLED_DEV) ## train with Unsloth's real trainers on the CPU and compare with TRL; installs Unsloth into .interop once (2 GB)
 	GYMRAIL_INTEROP=1 $(BIN)/python -m pytest $(PYTEST_ARGS) tests/interop/test_unsloth.py
+
+interop-nemo-rl: $(INSTALLED_DEV) ## hold NeMo RL's rollouts against TRL's, from a checkout NEMO_RL_SOURCE; installs what it imports once (2 GB)
+	@test -n "$(NEMO_RL_SOURCE)" || { echo "Name a NeMo RL checkout: NEMO_RL_SOURCE=path/to/RL make interop-nemo-rl" >&2; exit 1; }
+	GYMRAIL_INTEROP=1 GYMRAIL_FORBID_SKIPS=1 $(BIN)/python -m pytest $(PYTEST_ARGS) tests/interop/test_nemo_rl.py tests/interop/test_nemo_rl_recipes.py
 
 bench: $(INSTALLED_DEV) ## measure rollouts per second, CPU and memory, as ratios to a bare loop
 	$(BIN)/python benchmarks/rollouts.py

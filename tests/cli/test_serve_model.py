@@ -69,6 +69,8 @@ def test_a_served_agent_plays_rows() -> None:
 def test_an_oracle_cannot_be_served_and_an_agent_needs_a_model(run: Any) -> None:
     refused = run("serve-model", "-m", "oracle")
     assert (refused.code, "a served model knows none" in refused.stderr) == (2, True)
+    refused = run("serve", "session_counter", "--agent", "tool_loop", "--model", "oracle", "--for-training")
+    assert (refused.code, "what a trainer serves has an address" in refused.stderr) == (2, True)
     refused = run("serve", "session_counter", "--agent", "tool_loop")
     assert (refused.code, "--agent needs the model" in refused.stderr) == (2, True)
     refused = run("serve", "session_counter", "--model", "oracle")

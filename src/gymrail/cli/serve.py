@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from gymrail.cli.options import Configured
-from gymrail.cli.serve_agent import AgentModel, AgentName, KeyVariable, MaxSteps, ModelName, serve_agent
+from gymrail.cli.serve_agent import (
+    AgentModel,
+    AgentName,
+    ForTraining,
+    KeyVariable,
+    MaxSteps,
+    ModelName,
+    serve_agent,
+)
 
 if TYPE_CHECKING:
     from gymrail.spec import EnvironmentSpec
@@ -65,6 +73,7 @@ def serve(
     model_name: ModelName = None,
     api_key_env: KeyVariable = "OPENAI_API_KEY",
     max_steps: MaxSteps = None,
+    for_training: ForTraining = False,
 ) -> None:
     """Serve environments and tool servers over HTTP and MCP, until interrupted.
 
@@ -102,10 +111,10 @@ def serve(
     if agent is not None:
         serve_agent(
             specs, settings, agent=agent, model=model, model_name=model_name, api_key_env=api_key_env,
-            max_steps=max_steps, host=host, port=port, announce=announce,
+            max_steps=max_steps, for_training=for_training, host=host, port=port, announce=announce,
         )  # fmt: skip
         return
-    if model is not None:
+    if model is not None or for_training:
         raise InputError(
             "A model is asked by an agent: --agent tool_loop; without one, the environments alone are served."
         )

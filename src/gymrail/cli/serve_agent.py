@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -44,6 +44,14 @@ MaxSteps = Annotated[
     int | None,
     typer.Option("--max-steps", metavar="N", min=1, help="Model calls per episode; the environment's own by default."),
 ]
+ForTraining = Annotated[
+    bool,
+    typer.Option(
+        "--for-training",
+        help="With --agent, for NeMo RL: ask the model over Responses for token ids and send them back to it, and "
+        "answer failures as masked rows instead of errors.",
+    ),
+]
 
 
 def serve_agent(
@@ -55,6 +63,7 @@ def serve_agent(
     model_name: str | None,
     api_key_env: str,
     max_steps: int | None,
+    for_training: bool,
     host: str,
     port: int,
     announce: Callable[[str], None],
@@ -65,14 +74,18 @@ def serve_agent(
         InputError: there is no model, or the model or the agent is not there.
     """
     from gymrail.errors import InputError
+    from gymrail.models.trained import trained_model
     from gymrail.serving.agent import create_agent_app
     from gymrail.serving.run import run_server
 
     if model is None:
         raise InputError("--agent needs the model that it asks: --model MODEL, or --model-url http://HOST:PORT/v1.")
     choice = AgentChoice(agent)
-    player = choice.model(
-        model, model_name=model_name, api_key=os.environ.get(api_key_env) or None, api_key_name=api_key_env
-    )
+    key = os.environ.get(api_key_env) or None
+    if for_training:
+        player: Any = trained_model(model, model_name, key)
+    else:
+        player = choice.model(model, model_name=model_name, api_key=key, api_key_name=api_key_env)
     settings = replace(settings, max_body_bytes=max(settings.max_body_bytes, _MAX_BODY_BYTES))
-    run_server(create_agent_app(specs, player, choice.build(max_steps, ()), settings), host, port, announce)
+    app = create_agent_app(specs, player, choice.build(max_steps, ()), settings, for_training=for_training)
+    run_server(app, host, port, announce)

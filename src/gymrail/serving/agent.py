@@ -2,7 +2,8 @@
 
     app = create_agent_app([find("session_counter")], model, ToolLoop(), Settings.for_address("127.0.0.1"))
 
-    POST /run                a row -> the row with `response`, `reward` and what the verifier added; a failure is a 5xx
+    POST /run                a row -> the row with `response`, `reward` and what the verifier added; a failure is a 5xx,
+                             or, `for_training`, an answer that is masked
     POST /v1/responses       a Responses request -> one response with every item of the episode; nothing is judged
     POST /aggregate_metrics  verify responses -> their metrics
 
@@ -14,7 +15,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import secrets
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from typing import Any
 
 from starlette.applications import Starlette
@@ -43,23 +44,36 @@ from gymrail.serving.refusal import (
 )
 from gymrail.serving.response_items import checked_items
 from gymrail.serving.settings import Settings
+from gymrail.serving.trained import trained_row
 from gymrail.spec import EnvironmentSpec
 from gymrail.task import Task
+from gymrail.tokens import TokenError
 
 _SUFFIXES = ("", "_agent", "_simple_agent")
 """NeMo Gym names an environment's agent after it."""
 
 
 def create_agent_app(
-    specs: Sequence[EnvironmentSpec], model: Model | EpisodePolicy, agent: Agent, settings: Settings | None = None
+    specs: Sequence[EnvironmentSpec],
+    model: Model | EpisodePolicy,
+    agent: Agent,
+    settings: Settings | None = None,
+    *,
+    for_training: bool = False,
+    record: Callable[[Rollout], None] | None = None,
 ) -> ASGIApp:
     """Return the ASGI app. It closes the model, the agent and the environments when it stops.
+
+    Args:
+        for_training: answer `/run` as NeMo RL trains on it: a failure is an answer that is masked, see `trained`.
+        record: called with every rollout of `/run`, such as `RunDirectory.record`.
 
     Raises:
         InputError: two environments have one name.
     """
     settings = settings or Settings.for_address("0.0.0.0")
     server = _AgentServer(specs, model, agent, settings)
+    server.for_training, server.record = for_training, record
     app = Starlette(
         routes=server.routes(),
         lifespan=server.lifespan,
@@ -79,6 +93,8 @@ class _AgentServer:
         self.agent = agent
         self.settings = settings
         self.under_way = 0
+        self.for_training = False
+        self.record: Callable[[Rollout], None] | None = None
 
     def routes(self) -> list[Route]:
         routes = [Route("/", _ok, methods=["GET"]), Route("/health", _ok, methods=["GET"])]
@@ -111,10 +127,13 @@ class _AgentServer:
             rollout = await play(
                 spec, task, self.model, agent=self.agent, limits=self.settings.limits, task_index=index, repeat=repeat
             )
+        if self.record is not None:
+            self.record(rollout)
         if rollout.failure is not None:
             log_failure(rollout.failure, spec.name, rollout.id)
-            return fail(rollout.failure, rollout.id)
-        return json_response(_as_row(rollout))
+        if self.for_training:
+            return json_response(_trained(rollout))
+        return json_response(_as_row(rollout)) if rollout.failure is None else fail(rollout.failure, rollout.id)
 
     async def respond(self, request: Request) -> Response:
         body = await self._read(request)
@@ -207,6 +226,13 @@ def _as_row(rollout: Rollout) -> dict[str, Any]:
     if rollout.outcome.status == "truncated":
         row["response"]["incomplete_details"] = {"reason": rollout.outcome.reason}
     return {**{name: value for name, value in rollout.metrics.items() if name not in row}, **row}
+
+
+def _trained(rollout: Rollout) -> dict[str, Any]:
+    try:
+        return trained_row(rollout, _as_row(rollout))
+    except TokenError as error:  # the model's server is set up wrongly, which the trainer's log should say
+        raise Refusal(500, "model", str(error)) from None
 
 
 def _index(value: Any) -> int:

@@ -1,0 +1,54 @@
+"""What a NeMo RL run left behind, as a run's metrics: rewards per environment from the record, checkpoints, logs."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from gymrail.collect.run_directory import RunDirectory
+from gymrail.recipe import Recipe
+from gymrail.spec import EnvironmentSpec
+
+_SHARE = 10
+"""Of the rollouts in their order, the first and the last tenth tell how far the policy came."""
+_STEP = re.compile(r"step_(\d+)$")
+
+
+def read_results(recipe: Recipe, specs: Sequence[EnvironmentSpec]) -> dict[str, Any]:
+    """Read a finished run, write `<run>/metrics.json` and return it."""
+    directory = recipe.directory
+    run = RunDirectory.open(directory)
+    rewards: dict[str, list[float]] = {spec.name: [] for spec in specs}
+    counts = {spec.name: {"scored": 0, "truncated": 0, "failed": 0} for spec in specs}
+    for finished in (*run.finished(), *run.failed()):
+        name = finished.key.environment
+        counts.setdefault(name, {"scored": 0, "truncated": 0, "failed": 0})[finished.status] += 1
+        if finished.reward is not None:
+            rewards.setdefault(name, []).append(finished.reward)
+    saved = checkpoints_of(directory / "checkpoints")
+    summary = {
+        "rollouts": sum(sum(each.values()) for each in counts.values()),
+        "environments": {name: {**counts[name], **_rewards(rewards.get(name, []))} for name in counts},
+        "checkpoints": [str(path) for path in saved],
+        "policy": str(saved[-1] / "policy") if saved else None,
+        "logs": str(directory / "logs"),
+    }
+    run.write_metrics(summary)
+    return summary
+
+
+def checkpoints_of(folder: Path) -> list[Path]:
+    """Return NeMo RL's checkpoints, oldest first."""
+    found = [(int(match[1]), path) for path in folder.glob("step_*") if (match := _STEP.search(path.name))]
+    return [path for _, path in sorted(found)]
+
+
+def _rewards(rewards: Sequence[float]) -> dict[str, float | None]:
+    part = max(1, len(rewards) // _SHARE)
+    return {"reward": _mean(rewards), "reward_first": _mean(rewards[:part]), "reward_last": _mean(rewards[-part:])}
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return sum(values) / len(values) if values else None
