@@ -126,7 +126,7 @@ class _Side:
 
     def request(self) -> dict[str, Any]:
         recipe = _recipe(self.folder, CONTEXT[self.family])
-        write_jsonl(map(native_row, self.groups), self.folder / "train.jsonl")
+        write_jsonl((native_row(group, {}) for group in self.groups), self.folder / "train.jsonl")
         from gymrail.collect.run_directory import RunDirectory
 
         RunDirectory.create(recipe.directory, {}, environments=[self.spec]).close()
@@ -140,7 +140,7 @@ class _Side:
 
     async def answers(self) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
         """Post each task, as NeMo RL does, to our agent server, which asks a stand-in of NeMo Gym's model server."""
-        rows = [gym_row(group) for group in self.groups]
+        rows = [gym_row(group, {}) for group in self.groups]
         for row in rows:
             row["responses_create_params"] |= SAMPLING
         policy = PolicyServer(self._model())

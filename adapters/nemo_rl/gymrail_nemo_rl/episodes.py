@@ -26,6 +26,7 @@ from gymrail.rollout import Rollout
 from gymrail.spec import EnvironmentSpec
 from gymrail_nemo_rl.segments import Segments
 from gymrail_nemo_rl.stepped import Move, Room, SteppedEpisode
+from gymrail_nemo_rl.tasks import SPLIT
 
 logger = logging.getLogger("gymrail.nemo_rl")
 
@@ -75,7 +76,7 @@ class Episodes:
         """Since `take_metrics` was called last."""
         self._live: dict[str, SteppedEpisode] = {}
         self._opened = 0
-        self._rewards: dict[tuple[str, int], list[float]] = {}
+        self._rewards: dict[tuple[str, int, str], list[float]] = {}
         self._filler = str(segments.tokenizer.eos_token) * room.max_total_tokens
 
     async def step(self, logs: Sequence[Sequence[Mapping[str, Any]]], metadata: Sequence[Any]) -> list[Answer]:
@@ -167,7 +168,7 @@ class Episodes:
         self.finished.append(rollout)
         if self.record is not None:
             self.record(rollout)
-        key = (rollout.environment, rollout.task_index)
+        key = (rollout.environment, rollout.task_index, str(rollout.task.row.get(SPLIT)))
         if rollout.reward is not None:
             self._rewards.setdefault(key, []).append(rollout.reward)
             if len(self._rewards) > _REMEMBERED_TASKS:

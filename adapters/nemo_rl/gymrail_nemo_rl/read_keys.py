@@ -114,4 +114,5 @@ def _said(kind: Any) -> str:
 
 if __name__ == "__main__":
     found = read_keys(Path(os.environ["NEMO_RL_SOURCE"]))
-    Path(sys.argv[1]).write_text(json.dumps(found, indent=0, sort_keys=True) + "\n", encoding="utf-8")
+    lines = [f"{json.dumps(name)}: {json.dumps(tree, sort_keys=True)}" for name, tree in sorted(found.items())]
+    Path(sys.argv[1]).write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")

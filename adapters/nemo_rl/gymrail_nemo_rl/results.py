@@ -10,6 +10,7 @@ from typing import Any
 from gymrail.collect.run_directory import RunDirectory
 from gymrail.recipe import Recipe
 from gymrail.spec import EnvironmentSpec
+from gymrail_nemo_rl.record import EVALUATION
 
 _SHARE = 10
 """Of the rollouts in their order, the first and the last tenth tell how far the policy came."""
@@ -31,6 +32,7 @@ def read_results(recipe: Recipe, specs: Sequence[EnvironmentSpec]) -> dict[str, 
     summary = {
         "rollouts": sum(sum(each.values()) for each in counts.values()),
         "environments": {name: {**counts[name], **_rewards(rewards.get(name, []))} for name in counts},
+        "held_out": _held_out(recipe),
         "checkpoints": [str(path) for path in saved],
         "policy": str(saved[-1] / "policy") if saved else None,
         "logs": str(directory / "logs"),
@@ -43,6 +45,23 @@ def checkpoints_of(folder: Path) -> list[Path]:
     """Return NeMo RL's checkpoints, oldest first."""
     found = [(int(match[1]), path) for path in folder.glob("step_*") if (match := _STEP.search(path.name))]
     return [path for _, path in sorted(found)]
+
+
+def _held_out(recipe: Recipe) -> dict[str, dict[str, float | None]]:
+    """Held-out mean rewards per environment, at NeMo RL's first validation and at its last."""
+    path = recipe.directory / EVALUATION
+    if recipe.evaluation is None or not path.is_dir():
+        return {}
+    repeats = recipe.evaluation.repeats
+    rounds: dict[str, dict[int, list[float]]] = {}
+    for finished in RunDirectory.open(path).finished():
+        if finished.reward is not None:
+            by_round = rounds.setdefault(finished.key.environment, {})
+            by_round.setdefault(finished.key.repeat // repeats, []).append(finished.reward)
+    return {
+        name: {"first": _mean(by_round[min(by_round)]), "last": _mean(by_round[max(by_round)])}
+        for name, by_round in rounds.items()
+    }
 
 
 def _rewards(rewards: Sequence[float]) -> dict[str, float | None]:

@@ -44,8 +44,9 @@ class Segments:
     def between(self, items: Sequence[Item]) -> list[int]:
         """Return the template's ids from the end of the conversation's last turn of the policy to its next."""
         last = max(place for place, item in enumerate(items) if _is_policys(item))
-        marked = {**items[last], "prompt_token_ids": [], "generation_token_ids": []}
-        return self.template.prompt([*items[:last], marked, *items[last + 1 :]], ())
+        # The policy's turn is over: NeMo RL has its end token already, so what follows begins behind it.
+        marked = {**items[last], "prompt_token_ids": [], "generation_token_ids": [self.template.turn_end]}
+        return self.template.prompt([*items[:last], marked, *items[last + 1 :]], ())[1:]
 
     def text(self, token_ids: Sequence[int]) -> str:
         """Return the text that NeMo RL tokenizes to these ids; `count` says whether it does."""

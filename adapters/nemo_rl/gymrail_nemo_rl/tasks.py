@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,9 @@ from gymrail.messages import responses_tools
 from gymrail.recipe import Recipe
 from gymrail.spec import EnvironmentSpec
 from gymrail_nemo_rl.settings import adapter_settings, trainer_settings
+
+SPLIT = "gymrail_split"
+"""The field of a held-out task's row that says so; its rollouts are recorded apart."""
 
 
 def write_tasks(recipe: Recipe, specs: Iterable[EnvironmentSpec], folder: Path) -> dict[str, Path]:
@@ -32,7 +35,7 @@ def write_tasks(recipe: Recipe, specs: Iterable[EnvironmentSpec], folder: Path) 
     row = gym_row if adapter_settings(recipe).path == "nemo_gym" else native_row
     folder.mkdir(parents=True, exist_ok=True)
     files = {"train": folder / "train.jsonl"}
-    write_jsonl((row(mixture.group(index)) for index in range(groups_needed(recipe))), files["train"])
+    write_jsonl((row(mixture.group(index), {}) for index in range(groups_needed(recipe))), files["train"])
     if recipe.evaluation is not None:
         section, files["validation"] = recipe.evaluation, folder / "validation.jsonl"
         held_out = (
@@ -40,7 +43,8 @@ def write_tasks(recipe: Recipe, specs: Iterable[EnvironmentSpec], folder: Path) 
             for spec in specs
             for place, task in enumerate(spec.tasks(section.split, limit=section.tasks, seed=recipe.seed))
         )
-        write_jsonl((row(group) for group in held_out for _ in range(section.repeats)), files["validation"])
+        mark = {SPLIT: section.split}
+        write_jsonl((row(group, mark) for group in held_out for _ in range(section.repeats)), files["validation"])
     return files
 
 
@@ -53,17 +57,17 @@ def groups_needed(recipe: Recipe) -> int:
     return int(grpo["max_num_steps"] * per_batch * batches)
 
 
-def native_row(group: Group) -> dict[str, Any]:
+def native_row(group: Group, mark: Mapping[str, str]) -> dict[str, Any]:
     """A group as our dataset class reads it; the tools stand beside the task, so that no environment need be loaded."""
     return {
         "environment": group.spec.name,
         "task_index": group.index,
-        "task": group.task.row,
+        "task": {**group.task.row, **mark},
         "tools": group.spec.tool_schemas(group.task),
     }
 
 
-def gym_row(group: Group) -> dict[str, Any]:
+def gym_row(group: Group, mark: Mapping[str, str]) -> dict[str, Any]:
     """A group as NeMo Gym's rows are: with its agent's name and its tools."""
     row = dict(group.task.row)
     parameters = {**(row.get("responses_create_params") or {})}
@@ -72,6 +76,7 @@ def gym_row(group: Group) -> dict[str, Any]:
         parameters["tools"] = responses_tools(tools)
     return {
         **row,
+        **mark,
         "responses_create_params": parameters,
         "agent_ref": {"type": "responses_api_agents", "name": group.spec.name},
         "_ng_task_index": group.index,

@@ -6,6 +6,7 @@
                 nemo_rl.log            what NeMo RL printed
                 logs/ checkpoints/     NeMo RL's own
                 rollouts.jsonl ...     every rollout, as in all runs
+                evaluation/            those of held-out tasks, a run of its own
                 metrics.json           per environment, and where the checkpoints are
 
 This process needs neither NeMo RL nor a GPU; see `place` for how NeMo RL is found.
@@ -30,6 +31,7 @@ from gymrail.spec import EnvironmentSpec
 from gymrail_nemo_rl.configuration import configuration
 from gymrail_nemo_rl.keys import TESTED_COMMIT
 from gymrail_nemo_rl.place import Place, check_gpu
+from gymrail_nemo_rl.record import EVALUATION
 from gymrail_nemo_rl.results import read_results
 from gymrail_nemo_rl.settings import adapter_settings, check_recipe
 from gymrail_nemo_rl.tasks import write_tasks
@@ -54,9 +56,7 @@ def train(recipe: Recipe) -> dict[str, Any]:
     if commit is not None:
         sys.stderr.write(f"Note: NeMo RL is at {commit[:12]}; this adapter was tested with {TESTED_COMMIT[:12]}.\n")
     specs = recipe.specs()
-    RunDirectory.create(
-        recipe.directory, recipe.model_dump(mode="json", exclude={"resume"}), environments=specs, resume=recipe.resume
-    ).close()  # the environment's actor writes it
+    make_run(recipe, specs)
     path = write_inputs(recipe, specs, place.source)
     with ExitStack() as stack:
         if recipe.algorithm == "grpo" and ours.path == "nemo_gym" and not ours.check_only:
@@ -67,6 +67,18 @@ def train(recipe: Recipe) -> dict[str, Any]:
     if ours.check_only:
         return {"configuration": str(path)}
     return read_results(recipe, specs)
+
+
+def make_run(recipe: Recipe, specs: Sequence[EnvironmentSpec]) -> None:
+    """Make the run directory, and that of held-out rollouts in it; who plays them writes them.
+
+    Raises:
+        InputError: it holds a run, and the recipe does not resume.
+    """
+    config = recipe.model_dump(mode="json", exclude={"resume"})
+    is_held_out = recipe.algorithm == "grpo" and recipe.evaluation is not None
+    for path in (recipe.directory, *([recipe.directory / EVALUATION] if is_held_out else [])):
+        RunDirectory.create(path, config, environments=specs, resume=recipe.resume).close()
 
 
 def write_inputs(recipe: Recipe, specs: Sequence[EnvironmentSpec], source: Path) -> Path:

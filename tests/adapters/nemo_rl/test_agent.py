@@ -51,7 +51,7 @@ def test_rows_are_played_against_the_trainers_model_and_recorded_in_the_run(tmp_
             recipe = load_recipe(WORKPLACE, overrides)
             (spec,) = recipe.specs()
             RunDirectory.create(recipe.directory, {}, environments=[spec]).close()
-            row = gym_row(Group(4, spec, next(iter(spec.tasks("train", limit=1))), 4))
+            row = gym_row(Group(4, spec, next(iter(spec.tasks("train", limit=1))), 4), {})
             row["responses_create_params"] |= {"temperature": 1.0, "top_p": 1.0}
             return await asyncio.to_thread(ask, recipe, f"http://127.0.0.1:{port}/run", row)
 

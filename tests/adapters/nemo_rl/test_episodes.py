@@ -32,7 +32,7 @@ def segments(tmp_path_factory: pytest.TempPathFactory) -> Segments:
 
 
 def info_of(task: KeypadTask, index: int = 0) -> dict[str, Any]:
-    row = native_row(Group(index, SPEC, task, index))
+    row = native_row(Group(index, SPEC, task, index), {})
     return {"environment": row["environment"], "task_index": index, "task": json.dumps(row["task"])}
 
 

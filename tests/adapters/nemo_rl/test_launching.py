@@ -19,7 +19,8 @@ from gymrail_nemo_rl import place
 from gymrail_nemo_rl.place import Place, check_gpu
 from gymrail_nemo_rl.record import Record
 from gymrail_nemo_rl.results import read_results
-from gymrail_nemo_rl.train import train
+from gymrail_nemo_rl.tasks import SPLIT
+from gymrail_nemo_rl.train import make_run, train
 
 QUICKSTART = Path(__file__).parents[3] / "recipes" / "grpo" / "nemo_rl_quickstart.yaml"
 
@@ -111,11 +112,20 @@ def test_a_run_directory_that_holds_a_run_is_not_written_over(checkout: Path, tm
 def test_results_are_counted_by_environment_and_the_last_checkpoint_is_found(tmp_path: Path) -> None:
     recipe = recipe_in(tmp_path)
     specs = recipe.specs()
-    RunDirectory.create(recipe.directory, {}, environments=specs).close()
+    make_run(recipe, specs)
     jobs = [Job(spec, task, index) for spec in specs for index, task in enumerate(spec.tasks("train", limit=20))]
     for noise in (1.0, 0.0):  # the same tasks twice, as after a restart
         record = Record(recipe.directory, specs)
         asyncio.run(collect(jobs, Oracle(noise), record=record))
+        record.close()
+    held_out = [
+        Job(spec, task.model_copy(update={SPLIT: "validation"}), index)
+        for spec in specs
+        for index, task in enumerate(spec.tasks("validation", limit=5))
+    ]
+    for noise in (1.0, 0.0):
+        record = Record(recipe.directory, specs)
+        asyncio.run(collect(held_out, Oracle(noise), record=record))
         record.close()
     for step in (2, 10):
         (recipe.directory / "checkpoints" / f"step_{step}").mkdir(parents=True)
@@ -127,6 +137,7 @@ def test_results_are_counted_by_environment_and_the_last_checkpoint_is_found(tmp
         found = summary["environments"][name]
         assert found["scored"] + found["truncated"] + found["failed"] == 40
         assert found["reward_first"] < found["reward_last"] == 1.0
+        assert summary["held_out"][name] == {"first": 0.0, "last": 1.0}
     assert summary["policy"] == str(recipe.directory / "checkpoints" / "step_10" / "policy")
     keys = {(row["_ng_task_index"], row["_ng_rollout_index"]) for row in RunDirectory.open(recipe.directory).rows()}
     assert keys == {(index, repeat) for index in range(20) for repeat in range(2)}
