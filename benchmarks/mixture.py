@@ -45,7 +45,7 @@ EVERY = 20
 UNIFORM = ["mixing={}"]
 ADAPTIVE = [
     "mixing.curriculum={fresh: 0.3, band: [0.05, 0.95], queue: 256}",
-    "mixing.dynamic_sampling={refills: 1, probe: 4, least_spread: 0.5}",
+    "mixing.dynamic_sampling={refills: 2, probe: 2, least_spread: 0.25}",
 ]
 
 
@@ -70,7 +70,7 @@ def main() -> int:
     return int(options.check and not is_met)
 
 
-HEADER = (
+HEADER: tuple[str, ...] = (
     "# Four environments in one run",
     "",
     "    python benchmarks/mixture.py --write benchmarks/results/mixture.md",
