@@ -154,6 +154,7 @@ class FlakyModel:
 
     async def respond(self, request: ModelRequest) -> ModelResponse:
         self.asked += 1
+        await asyncio.sleep(0)  # as an endpoint would: others run, and a cancellation arrives
         if self.is_broken and self.asked % 3 == 0:
             raise ConnectionResetError("gone")
         return ModelResponse([message("done")])

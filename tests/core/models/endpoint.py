@@ -88,8 +88,8 @@ class Endpoint:
             await response.prepare(request)
             await response.write(body)
         if answer.trouble is not None:
-            assert request.transport is not None
-            request.transport.close()
+            if request.transport is not None:  # the client has not gone by itself
+                request.transport.close()
             raise asyncio.CancelledError
         return web.Response(body=body, status=answer.status, headers=answer.headers, content_type="application/json")
 
