@@ -23,14 +23,16 @@ Results = dict[Key, tuple[str, float | None]]
 
 
 class WatchedProcesses(Processes):
-    """Remembers the processes that it started."""
+    """Remembers the processes that it started; calls `after` once each is."""
 
-    def __init__(self) -> None:
+    def __init__(self, after: Callable[[], None] = lambda: None) -> None:
         self.pids: list[int] = []
+        self.after = after
 
     async def start(self, setup: bytes, slots: int) -> ProcessWorker:
         worker = await super().start(setup, slots)
         self.pids.append(worker.pid)
+        self.after()
         return worker
 
 

@@ -66,6 +66,7 @@ class Gated(Adder):
     async def add(self, number: int) -> int:
         """Add `number` to the total."""
         self.marker.touch()
+        await asyncio.sleep(self.config.seconds)
         while not self.is_open():  # noqa: ASYNC110 - another process opens it
             await asyncio.sleep(0.02)
         self.total += number
@@ -78,6 +79,29 @@ class Gated(Adder):
 
     def close(self) -> None:
         self.marker.unlink(missing_ok=True)
+
+
+class Together(Adder):
+    """Waits in its tool until `processes` processes have left a file in `folder`, so that each of them plays."""
+
+    class Config(Adder.Config):
+        folder: str = ""
+        processes: int = 2
+
+    @tool
+    async def add(self, number: int) -> int:
+        """Add `number` to the total."""
+        while self.processes < self.config.processes:  # until the limit per call
+            await asyncio.sleep(0.02)
+        self.total += number
+        return self.total
+
+    @property
+    def processes(self) -> int:
+        """How many play, this one too."""
+        folder = Path(self.config.folder)
+        (folder / f"process-{os.getpid()}").touch()
+        return len(list(folder.glob("process-*")))
 
 
 class Deadly(Adder):

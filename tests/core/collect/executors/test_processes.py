@@ -39,8 +39,8 @@ def play(jobs, setup: Setup, launcher: Processes | None = None, **options) -> Su
     return asyncio.run(collect_with_workers(jobs, setup, launcher or Processes(), **options))
 
 
-def test_workers_give_the_outcomes_and_rewards_of_one_process(load: Load) -> None:
-    specs = [load("Adder", seconds=0.001), find("session_counter"), find("word_math")]
+def test_workers_give_the_outcomes_and_rewards_of_one_process(tmp_path: Path, load: Load) -> None:
+    specs = [load("Together", folder=str(tmp_path)), find("session_counter"), find("word_math")]
     jobs = [job for spec in specs for job in jobs_of(spec, 40, repeats=3)]
     ledger = Ledger()
     summary = play(jobs, Setup([source_of(spec) for spec in specs], NOISY), record=ledger.record)
@@ -54,18 +54,33 @@ def test_workers_give_the_outcomes_and_rewards_of_one_process(load: Load) -> Non
     assert os.getpid() not in pids
 
 
-def test_a_killed_workers_rollouts_are_played_again_and_each_is_recorded_once(load: Load) -> None:
-    spec = load("Adder", seconds=0.01)
+def test_a_killed_workers_rollouts_are_played_again_and_each_is_recorded_once(
+    tmp_path: Path, load: Load, caplog: pytest.LogCaptureFixture
+) -> None:
+    spec = load("Gated", folder=str(tmp_path), seconds=0.01)
+    gate = tmp_path / "open"
     jobs = jobs_of(spec, 150, repeats=2)
-    launcher = WatchedProcesses()
+    due, killed = [40, 120, 200], []
+
+    def started() -> None:
+        """Only while every seat is taken is anything played, so that neither a loss nor its kill comes too late."""
+        if len(launcher.pids) == 2 + len(killed):
+            gate.touch()
 
     def kill(finished: int) -> None:
-        if finished in (40, 120, 200):
-            os.kill(launcher.pids[-1], signal.SIGKILL)
+        pid = json.loads(list(ledger.lines.values())[-1])["gymrail"]["metrics"]["pid"]
+        if due and finished >= due[0] and gate.exists() and pid not in killed:
+            due.pop(0)
+            killed.append(pid)
+            gate.unlink()
+            os.kill(pid, signal.SIGKILL)
 
-    ledger = Ledger(kill)
+    launcher, ledger = WatchedProcesses(started), Ledger(kill)
     summary = play(jobs, Setup([source_of(spec)], NOISY), launcher, record=ledger.record)
-    assert len(launcher.pids) == 5
+    assert (len(killed), len(launcher.pids)) == (3, 5)
+    losses = [record.getMessage() for record in caplog.records if "A worker was lost" in record.getMessage()]
+    assert len(losses) == 3
+    assert all("killed by SIGKILL" in loss and "and 0 rollouts" not in loss for loss in losses)
     assert ledger.results == asyncio.run(in_process(jobs, NOISY()))
     assert (summary.asked, summary.failed, summary.cancelled) == (300, 0, 0)
 
