@@ -41,7 +41,7 @@ def test_the_commands_shown_print_what_is_shown(tmp_path: Path) -> None:
             cwd=tmp_path,
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=300,
             check=True,
         )
         assert shown in done.stdout

@@ -11,7 +11,7 @@ BENCHMARK = Path(__file__).parents[2] / "benchmarks" / "collect.py"
 
 def run(*options: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, str(BENCHMARK), "--quick", *options], capture_output=True, text=True, timeout=100
+        [sys.executable, str(BENCHMARK), "--quick", *options], capture_output=True, text=True, timeout=300
     )
 
 
@@ -36,7 +36,7 @@ def test_a_quick_run_measures_the_journal_and_the_workers_and_names_their_target
 def test_a_quick_run_resumes_a_long_run_and_watches_the_memory_of_another() -> None:
     figures = figures_of("--only", "resume", "memory")
     by_name = {(figure["name"], figure["unit"]): figure["value"] for figure in figures}
-    assert 0 < by_name["resume 4,000 rollouts, 4 a task", "s"] < 60
+    assert 0 < by_name["resume 4,000 rollouts, 4 a task", "s"] < 600
     assert 10 < by_name["resume 4,000 rollouts, 1 a task", "MB peak"] < 1000
     assert ("collect 6,000 rollouts", "bytes/rollout") in by_name
 

@@ -10,7 +10,7 @@ BENCHMARK = Path(__file__).parents[2] / "benchmarks" / "environments.py"
 
 def test_a_quick_run_names_every_target_and_fails_no_episode() -> None:
     done = subprocess.run(
-        [sys.executable, str(BENCHMARK), "--quick", "--json", "--alone"], capture_output=True, text=True, timeout=90
+        [sys.executable, str(BENCHMARK), "--quick", "--json", "--alone"], capture_output=True, text=True, timeout=300
     )
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)

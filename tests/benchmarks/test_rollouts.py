@@ -10,7 +10,7 @@ BENCHMARK = Path(__file__).parents[2] / "benchmarks" / "rollouts.py"
 
 def run(*options: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, str(BENCHMARK), "--quick", *options], capture_output=True, text=True, timeout=90
+        [sys.executable, str(BENCHMARK), "--quick", *options], capture_output=True, text=True, timeout=300
     )
 
 

@@ -18,7 +18,7 @@ ENVIRONMENT = Path(__file__).parent
 VICTIMS = {"runner": 5, "worker": 4, "model": 3}
 """Who is killed, and how often beside the others."""
 _POLL_SECONDS = 0.02
-_ORPHAN_SECONDS = 15.0
+_ORPHAN_SECONDS = 60.0
 """How long what a killed runner leaves behind may take to notice."""
 _EARLY_SHARE = 0.2
 """How often a runner that was killed is killed again while it starts."""

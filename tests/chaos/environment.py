@@ -29,7 +29,7 @@ from gymrail.rollout import Verdict, text_of
 VARIABLE = "GYMRAIL_CHAOS"
 FATES = {"crashes": 0.02, "hangs": 0.004, "unjudged": 0.006}
 """How many of the tasks always break, and how: in a tool, in a tool that never ends, in the verifier."""
-_CALL_SECONDS = 0.25
+_CALL_SECONDS = 1.0
 _GRAINS = 1000
 """A reward is a multiple of 1/1000, as good as different for every conversation."""
 

@@ -20,7 +20,7 @@ from tests.chaos.model import NAME, Counts
 
 ROOT = Path(__file__).parents[2]
 _MARK = "GYMRAIL_CHAOS_MARK"
-_START_SECONDS = 30.0
+_START_SECONDS = 120.0
 _HELPERS = (b"resource_tracker", b"forkserver")
 """Processes of multiprocessing that play no episodes."""
 

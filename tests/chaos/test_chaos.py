@@ -37,9 +37,11 @@ def run_of(*changes: tuple[Key, Ended | None]) -> Recorded:
     return recorded
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(900)
 def test_kill_9_of_runner_worker_and_model_loses_doubles_and_changes_no_rollout(tmp_path: Path) -> None:
-    report = run_chaos(Plan(tmp_path, rollouts=300, kills=5, seed=3, run_seconds=60))
+    report = run_chaos(
+        Plan(tmp_path, rollouts=300, kills=5, seed=3, run_seconds=600, concurrency=24, episode_seconds=12.0)
+    )
     assert report.problems == [], "\n".join(table(report))
     done = report.disturbed
     assert done.kills.total() >= 5

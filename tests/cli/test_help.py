@@ -1,5 +1,4 @@
 import re
-import resource
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -9,6 +8,7 @@ from typing import Any
 import typer
 
 from gymrail.cli import app
+from tests.yardstick import seconds_of_command, seconds_of_imports
 
 DOCUMENT = Path(__file__).parents[2] / "docs/cli.md"
 
@@ -65,19 +65,18 @@ def test_help_of_every_command_loads_nothing_heavy() -> None:
         "    assert CliRunner().invoke(app, [*path, '--help']).exit_code == 0\n"
         "print(*sorted({name.partition('.')[0] for name in sys.modules}))"
     )
-    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300, check=True)
     heavy = {"aiohttp", "pyreqwest", "rich", "torch", "transformers", "trl", "datasets", "numpy"}
     assert set(loaded.stdout.split()) & heavy == set()
 
 
-def test_help_takes_less_than_half_a_second() -> None:
-    # CPU time, so that a busy machine does not fail the test; the best of three, so that cold files do not.
-    assert min(_cpu_seconds("--help") for _ in range(3)) < 0.5
+def test_help_is_quick() -> None:
+    assert seconds_of_command("-m", "gymrail", "--help") < 5 * seconds_of_imports()
 
 
 def test_the_module_runs_as_the_command_does() -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "gymrail", "--version"], capture_output=True, text=True, timeout=60, check=True
+        [sys.executable, "-m", "gymrail", "--version"], capture_output=True, text=True, timeout=300, check=True
     )
     assert re.fullmatch(r"\d+\.\d+\.\d+\n", done.stdout)
 
@@ -86,10 +85,3 @@ def test_a_mistyped_command_names_the_nearest_and_exits_with_2(run) -> None:
     done = run("rollot")
     assert done.code == 2
     assert "Did you mean 'rollout'?" in done.stderr
-
-
-def _cpu_seconds(*arguments: str) -> float:
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    subprocess.run([sys.executable, "-m", "gymrail", *arguments], capture_output=True, timeout=60, check=True)
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime

@@ -93,10 +93,10 @@ def endpoint(tmp_path: Path) -> Iterator[Endpoint]:
 
     thread = threading.Thread(target=asyncio.run, args=(serve(),), daemon=True)
     thread.start()
-    loop, ended = ready.result(10)
+    loop, ended = ready.result(120)
     yield made
     loop.call_soon_threadsafe(ended.set)
-    thread.join(10)
+    thread.join(120)
 
 
 def rollout(endpoint: Endpoint, folder: Path, tasks: int, *more: object) -> tuple[object, ...]:

@@ -1,8 +1,6 @@
 """`gymrail list`: what it shows, how it narrows, and that it is quick."""
 
 import json
-import os
-import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from gymrail.cli import list as list_command
+from tests.yardstick import seconds_of_command, seconds_of_imports
 
 MANIFEST = """\
 description: It needs a package.
@@ -108,19 +107,10 @@ def test_the_table_fits_the_terminal_and_breaks_no_name(run, monkeypatch, width:
 
 def test_listing_is_quick_and_loads_nothing_heavy() -> None:
     code = "import sys; from gymrail.catalogue import environment_rows; environment_rows(); print(*sys.modules)"
-    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300, check=True)
     heavy = {
         "PIL", "aiohttp", "aviary", "bm25s", "datasets", "gymnasium", "httpx", "jsonschema", "math_verify", "mcp",
         "numpy", "openenv", "pandas", "reasoning_gym", "sympy", "torch", "transformers", "verifiers", "xmltodict",
     }  # fmt: skip
     assert {name.partition(".")[0] for name in loaded.stdout.split()} & heavy == set()
-    # CPU time, so that a busy machine does not fail the test; the best of three, so that cold files do not.
-    assert min(_cpu_seconds() for _ in range(3)) < 1.5
-
-
-def _cpu_seconds() -> float:
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    command = [sys.executable, "-m", "gymrail", "list"]
-    subprocess.run(command, capture_output=True, timeout=60, check=True, env={**os.environ, "COLUMNS": "120"})
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    assert seconds_of_command("-m", "gymrail", "list") < 20 * seconds_of_imports()

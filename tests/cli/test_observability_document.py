@@ -110,7 +110,7 @@ def test_the_commands_play(tmp_path: Path) -> None:
         variables = dict(word.split("=", 1) for word in words if re.match(r"OTEL_\w+=", word))
         environment = {**os.environ, **variables, "OTEL_TRACES_EXPORTER": "none"}
         done = subprocess.run(
-            words[len(variables) :], capture_output=True, text=True, timeout=60, cwd=tmp_path, env=environment
+            words[len(variables) :], capture_output=True, text=True, timeout=300, cwd=tmp_path, env=environment
         )
         assert done.returncode == 0, done.stderr
         assert "word_math" in done.stdout
@@ -119,7 +119,7 @@ def test_the_commands_play(tmp_path: Path) -> None:
 def test_the_program_prints_how_many_were_scored(tmp_path: Path) -> None:
     (code,) = blocks("python")
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, cwd=tmp_path,
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=300, cwd=tmp_path,
         env={**os.environ, "OTEL_TRACES_EXPORTER": "none"},
     )  # fmt: skip
     assert (done.stdout, done.stderr) == ("4\n", "")

@@ -117,12 +117,12 @@ class Stand:
 
         thread = threading.Thread(target=run)
         thread.start()
-        assert ready.wait(10)
+        assert ready.wait(120)
         try:
             yield
         finally:
             loop.call_soon_threadsafe(stop.set)
-            thread.join(10)
+            thread.join(120)
 
 
 @pytest.fixture
@@ -137,7 +137,7 @@ def rollout(*arguments: object, **variables: str) -> subprocess.CompletedProcess
     plain = {name: value for name, value in os.environ.items() if not name.startswith("OTEL_")}
     command = [sys.executable, "-m", "gymrail", "rollout", *map(str, arguments)]
     return subprocess.run(
-        command, capture_output=True, text=True, timeout=100, env={**plain, "COLUMNS": "160", **variables}
+        command, capture_output=True, text=True, timeout=300, env={**plain, "COLUMNS": "160", **variables}
     )
 
 
@@ -177,14 +177,25 @@ def test_a_run_against_an_endpoint_is_a_trace_per_episode_at_the_collector(
     assert {resource["service.name"] for resource in stand.resources} == {"gymrail"}
 
 
-def slow_down(echo: Path) -> None:
-    """So that the worker that starts first does not play them all."""
-    seed = "    async def seed(self):\n        import asyncio\n\n        await asyncio.sleep(0.25)\n"
-    echo.write_text(f"{echo.read_text()}\n{seed}")
+WAITING_SEED = """
+    async def seed(self):
+        import asyncio
+        import os
+        from pathlib import Path
+
+        Path(__file__).with_name(f"process-{os.getpid()}").touch()
+        while len(list(Path(__file__).parent.glob("process-*"))) < 2:
+            await asyncio.sleep(0.02)
+"""
+
+
+def wait_for_two(echo: Path) -> None:
+    """Make episodes wait until two processes play, so that the one that starts first does not play them all."""
+    echo.write_text(f"{echo.read_text()}{WAITING_SEED}")
 
 
 def test_every_worker_process_sends_its_own_spans(stand: Stand, echo: Path, tmp_path: Path) -> None:
-    slow_down(echo)
+    wait_for_two(echo)
     done = rollout(
         echo, "-m", "oracle", "-n", 40, "-c", 4, "--workers", 2, "--run", tmp_path / "run", "--otel",
         OTEL_EXPORTER_OTLP_TRACES_ENDPOINT=f"{stand.url}/v1/traces", OTEL_SERVICE_NAME="mine",
@@ -227,7 +238,7 @@ def test_a_collector_that_is_down_costs_no_rollout_and_is_said(echo: Path, tmp_p
 
 
 def samples(url: str) -> dict[tuple, float]:
-    with urllib.request.urlopen(url, timeout=10) as answer:
+    with urllib.request.urlopen(url, timeout=120) as answer:
         text = answer.read().decode()
     return {
         (sample.name, *(sample.labels[name] for name in sorted(sample.labels))): sample.value
@@ -252,7 +263,7 @@ def test_prometheus_reads_a_run_while_it_is_played(echo: Path, tmp_path: Path) -
             url = re.findall(r"^Metrics: (http://127\.0\.0\.1:\d+/metrics)$", "".join(head), re.MULTILINE)[0]
             found = samples(url)
             (tmp_path / "go").touch()
-            stdout, stderr = process.communicate(timeout=60)
+            stdout, stderr = process.communicate(timeout=300)
         finally:
             process.kill()
     assert process.returncode == 0, stderr
@@ -270,7 +281,7 @@ def test_prometheus_reads_a_run_while_it_is_played(echo: Path, tmp_path: Path) -
 
 
 def test_workers_tell_how_busy_they_keep_the_endpoint(stand: Stand, echo: Path) -> None:
-    slow_down(echo)
+    wait_for_two(echo)
     spec = find(str(echo))
     model = partial(build_model, f"{stand.url}/v1", model_name="parrot")
     playing = Playing([spec], model(), ToolLoop(), concurrency=4, retries=0)
@@ -305,7 +316,7 @@ def test_the_page_is_gone_when_the_run_is_over(run, echo: Path, tmp_path: Path) 
     assert json.loads(done.stdout)["overall"]["rollouts"] == 16
     url = re.findall(r"^Metrics: (\S+)$", done.stderr, re.MULTILINE)[0]
     with pytest.raises(OSError, match="refused"):
-        urllib.request.urlopen(url, timeout=10)
+        urllib.request.urlopen(url, timeout=120)
 
 
 @pytest.mark.parametrize(
@@ -315,7 +326,7 @@ def test_the_page_is_gone_when_the_run_is_over(run, echo: Path, tmp_path: Path) 
 def test_a_missing_extra_is_named_before_there_is_a_run(echo: Path, tmp_path: Path, option, package, extra) -> None:
     code = f"import sys; sys.modules[{package!r}] = None; from gymrail.cli import main; main()"
     arguments = ["rollout", str(echo), "-m", "oracle", "--run", str(tmp_path / "run"), option]
-    done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, timeout=300)
     assert (done.returncode, done.stdout) == (2, "")
     assert f"pip install 'gymrail[{extra}]'" in done.stderr
     assert not (tmp_path / "run").exists()

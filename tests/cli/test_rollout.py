@@ -163,7 +163,7 @@ def test_ctrl_c_exits_with_130_and_leaves_a_run_that_goes_on(run, echo: Path, tm
             process.send_signal(signal.SIGINT)  # what is in flight never ends here, so a second one is needed
             assert any(line.startswith("Interrupted: finishing 1 rollout in flight") for line in process.stderr)
             process.send_signal(signal.SIGINT)
-            stdout, stderr = process.communicate(timeout=30)
+            stdout, stderr = process.communicate(timeout=120)
         finally:
             process.kill()
     assert process.returncode == 130
@@ -215,7 +215,7 @@ def endpoint() -> Iterator[str]:
         thread.start()
         yield f"http://127.0.0.1:{server.server_port}/v1"
         server.shutdown()
-        thread.join(10)
+        thread.join(120)
 
 
 def test_an_endpoint_plays_with_its_key_and_the_temperature(run, echo, tmp_path, endpoint, monkeypatch) -> None:

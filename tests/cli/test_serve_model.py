@@ -39,7 +39,7 @@ def served(*arguments: str) -> Iterator[tuple[str, str]]:
             yield address[1], key[1] if key else ""
         finally:
             process.terminate()
-            process.wait(timeout=30)
+            process.wait(timeout=120)
 
 
 def test_a_served_model_answers_with_its_key(tmp_path: Path) -> None:
@@ -62,7 +62,7 @@ def test_a_served_agent_plays_rows() -> None:
     row = next(find("session_counter").tasks("train", limit=1)).row
     with served("serve", "session_counter", "--agent", "tool_loop", "--model", "oracle", "--open") as (url, _):
         request = urllib.request.Request(f"{url}/run", json.dumps(row).encode(), {"Content-Type": "application/json"})
-        with urllib.request.urlopen(request, timeout=30) as response:
+        with urllib.request.urlopen(request, timeout=120) as response:
             assert json.load(response)["reward"] == 1.0
 
 

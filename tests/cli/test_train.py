@@ -88,7 +88,7 @@ def test_an_interrupted_training_exits_with_130_and_says_how_to_go_on(run, recip
 def test_a_trainer_whose_packages_are_missing_names_the_command_that_installs_them() -> None:
     # In a process of its own: here TRL may be loaded already.
     code = "import sys; sys.modules['trl'] = None\nfrom gymrail.cli.train import find_trainer\nfind_trainer('trl')"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=100)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
     assert done.returncode == 1
     assert "gymrail.errors.InputError" in done.stderr
     assert "pip install 'gymrail[trl]'" in done.stderr

@@ -17,6 +17,7 @@ from gymrail.verifiers.answer import (
     says,
     single_letter,
 )
+from tests.yardstick import seconds_of_steps
 
 OPTIONS = {"A": "Oslo", "B": "Rome", "C": "New York"}
 
@@ -47,7 +48,7 @@ def test_a_text_made_to_be_slow_is_read_in_linear_time() -> None:
     assert after_label("answer" + ":* " * 50_000) is not None
     assert numbers_in("1," * 100_000) == [1.0] * 100_000
     assert not contains_phrase("1." * 100_000, "1")
-    assert time.process_time() - started < 5
+    assert time.process_time() - started < 150 * seconds_of_steps()
 
 
 @given(st.text(alphabet="ab{} \\", max_size=40))

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import sys
-import time
+import threading
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -44,6 +44,7 @@ class Bench(Environment[Task]):
         self.closed = 0
         self.gate = asyncio.Event()
         self.entered = asyncio.Event()
+        self.freed = threading.Event()
         self.running = 0
         self.most = 0
 
@@ -121,7 +122,7 @@ class Bench(Environment[Task]):
 
     @tool(blocking=True)
     def block(self) -> str:
-        time.sleep(0.2)  # computes in a thread, which is the point
+        assert self.freed.wait(120)  # in a thread, which is the point
         return "done"
 
     @tool
@@ -145,7 +146,7 @@ def with_episode(
         spec = SPEC if cls is Bench else EnvironmentSpec("bench", cls)
         episode = await Episode.open(spec, task, limits=Limits(**limits))
         try:
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(120):
                 return await play(episode)
         finally:
             await episode.close()
@@ -402,6 +403,8 @@ def test_blocking_tools_leave_the_event_loop_free() -> None:
         while not call.done():
             await asyncio.sleep(0.005)
             ticks += 1
+            if ticks == 5:
+                episode.environment.freed.set()
         assert (await call).output == "done"
         return ticks
 

@@ -67,7 +67,7 @@ class Spends:
 
 def run(model: Any, task: Task | None = None, **limits: Any) -> Rollout:
     playing = play(SPEC, task or Task.ask("Go"), model, limits=Limits(**limits), agent=ToolLoop(max_steps=20))
-    return asyncio.run(asyncio.wait_for(playing, 5))
+    return asyncio.run(asyncio.wait_for(playing, 120))
 
 
 def check_is_whole(rollout: Rollout) -> None:
@@ -123,7 +123,7 @@ def test_an_answer_in_words_after_the_last_allowed_call_is_scored() -> None:
 
     spec = EnvironmentSpec("silent", Silent)
     playing = play(spec, Task.ask("Go"), Spends(CALL, [message("One.")]), limits=Limits(tool_call_limit=1))
-    rollout = asyncio.run(asyncio.wait_for(playing, 5))
+    rollout = asyncio.run(asyncio.wait_for(playing, 120))
     assert (rollout.outcome, len(rollout.calls)) == (Outcome("scored"), 1)
 
 

@@ -21,7 +21,7 @@ def test_a_new_environment_passes_the_test_that_it_comes_with(tmp_path: Path) ->
         "README.md", "environment.py", "environment.yaml", "test_environment.py",
     ]  # fmt: skip
     command = [sys.executable, "-W", "error", "-m", "pytest", "-q", "-p", "no:cacheprovider", "."]
-    run = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=60, check=False)
+    run = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300, check=False)
     assert run.returncode == 0, run.stdout + run.stderr
     assert "1 passed" in run.stdout
 

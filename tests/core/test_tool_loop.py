@@ -1,6 +1,7 @@
 """The tool loop and `play`: how an episode ends, and what becomes of everything that can break."""
 
 import asyncio
+import time
 from collections import Counter
 from collections.abc import Generator
 from typing import Any
@@ -86,7 +87,7 @@ class Says:
 
 
 def run(model: Any, task: Task | None = None, **options: Any) -> Rollout:
-    return asyncio.run(asyncio.wait_for(play(SPEC, task or Task.ask("Go"), model, **options), 5))
+    return asyncio.run(asyncio.wait_for(play(SPEC, task or Task.ask("Go"), model, **options), 120))
 
 
 def test_the_loop_runs_calls_and_ends_with_the_answer() -> None:
@@ -239,13 +240,25 @@ def test_a_model_that_never_answers_is_a_timeout_at_the_model() -> None:
     assert rollout.failure.is_retryable
 
 
-def test_a_model_slower_than_the_time_to_live_is_no_idle_episode() -> None:
+def test_a_model_slower_than_the_time_to_live_is_no_idle_episode(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Clock:
+        """Moves with the model alone."""
+
+        now = 0.0
+        perf_counter = staticmethod(time.perf_counter)
+
+        def monotonic(self) -> float:
+            return self.now
+
+    clock = Clock()
+    monkeypatch.setattr("gymrail.episode.time", clock)
+
     class Slow(Says):
         async def respond(self, request: ModelRequest) -> ModelResponse:
-            await asyncio.sleep(0.05)  # the duration is what is tested
+            clock.now += 50.0
             return await super().respond(request)
 
-    rollout = run(Slow([function_call("add", '{"by": 1}', "a")], [message("ok")]), limits=Limits(idle_seconds=0.02))
+    rollout = run(Slow([function_call("add", '{"by": 1}', "a")], [message("ok")]), limits=Limits(idle_seconds=20.0))
     assert rollout.outcome == Outcome("scored")
 
 
@@ -342,7 +355,7 @@ def test_every_rollout_asked_for_has_exactly_one_outcome() -> None:
     async def everything() -> list[str]:
         return await asyncio.gather(*(one(index) for index in range(asked)))
 
-    counts = Counter(asyncio.run(asyncio.wait_for(everything(), 5)))
+    counts = Counter(asyncio.run(asyncio.wait_for(everything(), 120)))
     assert counts.total() == asked
     assert set(counts) == {"scored", "truncated", "failed", "cancelled"}
 

@@ -314,7 +314,7 @@ def in_a_new_process(code: str, **variables: str) -> str:
     """
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", textwrap.dedent(script) + textwrap.dedent(code)],
-        capture_output=True, text=True, timeout=60, env={"PATH": "", **variables},
+        capture_output=True, text=True, timeout=300, env={"PATH": "", **variables},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     return done.stdout

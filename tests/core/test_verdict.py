@@ -37,7 +37,7 @@ def with_episode(play: Callable[[Episode], Awaitable[Any]], cls: type[Bench] = B
     async def run() -> Any:
         episode = await Episode.open(EnvironmentSpec("bench", cls), Task.ask("Go"))
         try:
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(120):
                 return await play(episode)
         finally:
             await episode.close()

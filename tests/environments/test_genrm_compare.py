@@ -81,7 +81,7 @@ def run(
     )
 
     async def bounded() -> None:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(120):
             await running
 
     asyncio.run(bounded())
@@ -89,14 +89,14 @@ def run(
 
 
 def test_the_runners_repeats_of_a_task_are_one_cohort() -> None:
-    spec = SPEC.with_config({"cohort_size": 3, "cohort_wait_seconds": 60})
+    spec = SPEC.with_config({"cohort_size": 3, "cohort_wait_seconds": 600})
     rollouts = run(spec, task(anchors=[]), ["Friday, 7 pm.", "Friday.", ""])
     assert [rollout.reward for rollout in rollouts] == [1, 0.5, 0]
     assert {rollout.metrics["cohort"] for rollout in rollouts} == {3}
 
 
 def test_a_rollout_that_fails_is_not_waited_for_and_its_cohort_is_scored_without_it() -> None:
-    spec = SPEC.with_config({"cohort_size": 3, "cohort_wait_seconds": 60})
+    spec = SPEC.with_config({"cohort_size": 3, "cohort_wait_seconds": 600})
     rollouts = run(spec, task(anchors=[]), ["Friday, 7 pm.", None, "Friday."])
     assert [rollout.reward for rollout in rollouts] == [1, None, 0]
     failure = rollouts[1].failure
@@ -105,7 +105,7 @@ def test_a_rollout_that_fails_is_not_waited_for_and_its_cohort_is_scored_without
 
 
 def test_a_second_attempt_gets_its_score_against_the_cohort_that_it_missed() -> None:
-    spec = SPEC.with_config({"cohort_size": 3, "cohort_wait_seconds": 60})
+    spec = SPEC.with_config({"cohort_size": 3, "cohort_wait_seconds": 600})
     rollouts = run(spec, task(anchors=[]), ["Friday, 7 pm.", None, "Friday."], retries=1)
     assert [rollout.attempt for rollout in rollouts] == [1, 2, 1]
     assert all(rollout.reward is not None for rollout in rollouts)
@@ -129,7 +129,7 @@ def longer(request: ModelRequest) -> str:
 
 def test_a_judge_compares_rows_that_have_a_principle_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
     judge = Player(longer)
-    spec = with_judge(monkeypatch, judge, cohort_size=3, cohort_wait_seconds=60)
+    spec = with_judge(monkeypatch, judge, cohort_size=3, cohort_wait_seconds=600)
     rollouts = run(spec, task(facts=[], private=[], anchors=[]), ["aaa", "a", "aa"])
     assert [rollout.reward for rollout in rollouts] == [1, 0, 0.5]
     assert len(judge.requests) == 6  # three pairs in both orders
@@ -142,7 +142,7 @@ def down(request: ModelRequest) -> str:
 
 @pytest.mark.parametrize("said", [down, lambda request: "both"])
 def test_a_judge_at_fault_fails_the_rollouts_and_gives_no_reward(monkeypatch: pytest.MonkeyPatch, said: Any) -> None:
-    spec = with_judge(monkeypatch, Player(said), cohort_size=2, cohort_wait_seconds=60)
+    spec = with_judge(monkeypatch, Player(said), cohort_size=2, cohort_wait_seconds=600)
     for rollout in run(spec, task(), ["a", "b"]):
         assert rollout.reward is None
         assert rollout.failure is not None

@@ -14,6 +14,8 @@ from gymrail.errors import InfrastructureError
 
 _START_SECONDS = 30.0
 _STOP_SECONDS = 5
+_IDLE_SECONDS = 600
+"""How long a connection is kept. Closing one in the moment in which its client uses it again would break a request."""
 
 
 @contextlib.asynccontextmanager
@@ -34,6 +36,7 @@ async def serve_on_loopback(app: ASGIApp) -> AsyncIterator[str]:
             access_log=False,
             lifespan="on",
             timeout_graceful_shutdown=_STOP_SECONDS,
+            timeout_keep_alive=_IDLE_SECONDS,
             ws="none",
         )
         server = _Server(config)

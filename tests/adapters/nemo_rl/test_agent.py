@@ -6,9 +6,11 @@ import asyncio
 import json
 import socket
 import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pytest
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse
@@ -32,15 +34,16 @@ async def respond(request: Request) -> JSONResponse:
     return JSONResponse({"status": "completed", "model": "policy", "output": [{**message("Nothing."), **TOKENS}]})
 
 
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
+@pytest.fixture
+def port() -> Iterator[int]:
+    """A port of our own: bound and not listening, so that nobody else gets it, and the server may listen there."""
+    with socket.socket() as held:
+        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        held.bind(("127.0.0.1", 0))
+        yield held.getsockname()[1]
 
 
-def test_rows_are_played_against_the_trainers_model_and_recorded_in_the_run(tmp_path: Path) -> None:
-    port = free_port()
-
+def test_rows_are_played_against_the_trainers_model_and_recorded_in_the_run(tmp_path: Path, port: int) -> None:
     async def run() -> list[dict[str, Any]]:
         app = Starlette(routes=[Route("/v1/responses", respond, methods=["POST"])])
         async with serve_on_loopback(app) as url:
@@ -70,7 +73,7 @@ def ask(recipe: Any, url: str, row: dict[str, Any]) -> list[dict[str, Any]]:
     with serving(recipe):
         for _ in range(2):
             request = urllib.request.Request(url, json.dumps(row).encode(), {"Content-Type": "application/json"})
-            with urllib.request.urlopen(request, timeout=30) as response:
+            with urllib.request.urlopen(request, timeout=120) as response:
                 answers.append(json.loads(response.read()))
     return answers
 

@@ -143,7 +143,7 @@ def test_an_episode_that_nemo_rl_does_not_come_back_to_is_closed(segments: Segme
         episodes = Episodes([SPEC], segments, Room(200, 2000), limits=limits, record=recorded.append)
         player = Player(episodes, segments)
         await player.say(turns_of("right", TASK, "qwen2_5")[0])
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(120):
             while not episodes.abandoned:  # noqa: ASYNC110  # a counter; nothing sets an event
                 await asyncio.sleep(0.01)
         late = await player.say("I typed 3.")

@@ -49,16 +49,16 @@ def served(script: Callable[[Received], Answer]) -> Iterator[str]:
         async with Endpoint(script) as endpoint:
             url.append(endpoint.url)
             ready.set()
-            await asyncio.to_thread(over.wait, 100)
+            await asyncio.to_thread(over.wait, 3600)
 
     thread = threading.Thread(target=lambda: asyncio.run(serve()))
     thread.start()
-    assert ready.wait(10)
+    assert ready.wait(120)
     try:
         yield url[0]
     finally:
         over.set()
-        thread.join(10)
+        thread.join(120)
 
 
 @pytest.mark.parametrize("trouble", TROUBLES)

@@ -56,7 +56,7 @@ class SlowTool(Pad):
         Args:
             digit: The key.
         """
-        await asyncio.sleep(30)
+        await asyncio.sleep(600)
         return "late"
 
 

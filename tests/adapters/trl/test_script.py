@@ -30,7 +30,7 @@ def test_the_training_script_shown_runs_on_one_process_and_on_two(
         [*launch, str(script), checkpoint("tiny"), str(tmp_path / "out")],
         capture_output=True,
         text=True,
-        timeout=110,
+        timeout=550,
         env=environment,
         check=False,
     )

@@ -116,5 +116,5 @@ def test_trl_imported_first_is_refused(tmp_path: Path) -> None:
         "import trl\nfrom pathlib import Path\nfrom gymrail_unsloth import start_unsloth\n"
         f"start_unsloth(Path({str(tmp_path)!r}))"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=100)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
     assert "TRL is imported already, and Unsloth must come before it" in done.stderr

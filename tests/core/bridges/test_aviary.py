@@ -68,13 +68,13 @@ class Bell(Environment[None]):
 
     def hang(self) -> str:
         """Wait for ever."""
-        RELEASE.wait(60)
+        RELEASE.wait(600)
         return ""
 
 
 class Blocking(Bell):
     async def step(self, action: Any) -> tuple[list[Message], float, bool, bool]:
-        RELEASE.wait(60)  # it holds its event loop up
+        RELEASE.wait(600)  # it holds its event loop up
         return [], 0.0, False, False
 
 

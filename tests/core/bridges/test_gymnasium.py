@@ -194,7 +194,7 @@ class Hanging(Walk):
     in_thread = True
 
     def make_game(self) -> Corridor:
-        return Corridor(lambda: RELEASE.wait(60))
+        return Corridor(lambda: RELEASE.wait(600))
 
 
 def test_a_game_of_ones_own_plays_by_its_names_and_rules() -> None:

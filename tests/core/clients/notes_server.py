@@ -1,6 +1,7 @@
 """A real MCP server of the official SDK: notes in a file of its working directory, over stdio or HTTP."""
 
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -74,6 +75,11 @@ def spawn() -> int:
 
 if __name__ == "__main__":
     if len(sys.argv) > 1:
-        server.run("streamable-http", port=int(sys.argv[1]), json_response=len(sys.argv) > 2)
+        import uvicorn
+
+        app = server.streamable_http_app(json_response=len(sys.argv) > 2)
+        uvicorn.Server(uvicorn.Config(app, log_level="error", timeout_keep_alive=600)).run(
+            [socket.socket(fileno=int(sys.argv[1]))]
+        )
     else:
         server.run("stdio")

@@ -1,4 +1,4 @@
-"""A real server in a process of its own, for tests that end it. `python served.py PORT KEY NAME...`"""
+"""A real server in a process of its own, for tests that end it. `python served.py SOCKET KEY NAME...`"""
 
 from __future__ import annotations
 
@@ -6,33 +6,30 @@ import signal
 import socket
 import subprocess
 import sys
-import time
+import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 KEY = "a-key-of-the-tests"
-_START_SECONDS = 60.0
+_START_SECONDS = 300.0
 
 
 class ServedProcess:
     """A server process and its address."""
 
     def __init__(self, names: tuple[str, ...], key: str = KEY) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
-        self.url = f"http://127.0.0.1:{self.port}"
-        self.process = subprocess.Popen([sys.executable, __file__, str(self.port), key, *names])
+        with socket.create_server(("127.0.0.1", 0)) as listening:  # handed over, so that nobody else gets the port
+            number = listening.fileno()
+            self.url = f"http://127.0.0.1:{listening.getsockname()[1]}"
+            command = [sys.executable, __file__, str(number), key, *names]
+            self.process = subprocess.Popen(command, pass_fds=[number])
 
     def wait(self) -> None:
-        deadline = time.monotonic() + _START_SECONDS
-        while time.monotonic() < deadline and self.process.poll() is None:
-            with socket.socket() as probe:
-                if probe.connect_ex(("127.0.0.1", self.port)) == 0:
-                    return
-            time.sleep(0.05)
-        raise AssertionError(f"the server at {self.url} did not come up")
+        try:
+            urllib.request.urlopen(f"{self.url}/health", timeout=_START_SECONDS).close()
+        except OSError as error:
+            raise AssertionError(f"the server at {self.url} did not come up: {error}") from error
 
     def kill(self) -> None:
         """As `kill -9` does it."""
@@ -65,6 +62,7 @@ if __name__ == "__main__":
     from gymrail.serving.http import create_app
     from gymrail.serving.settings import Settings
 
-    port, key, *names = sys.argv[1:]
+    number, key, *names = sys.argv[1:]
     app = create_app([find(name) for name in names], Settings.for_address("127.0.0.1", key=key))
-    uvicorn.run(app, host="127.0.0.1", port=int(port), log_level="error", access_log=False)
+    server = uvicorn.Server(uvicorn.Config(app, log_level="error", access_log=False, timeout_keep_alive=600))
+    server.run([socket.socket(fileno=int(number))])

@@ -170,7 +170,7 @@ def test_new_episodes_go_where_the_load_is_least() -> None:
 
         class Watching(ScriptedModel):
             async def respond(self, request: Any) -> Any:
-                async with asyncio.timeout(10):
+                async with asyncio.timeout(120):
                     await all_are_open.wait()
                 counts.append([server.episodes for server in (await spec.setup()).servers])
                 return await super().respond(request)

@@ -62,7 +62,7 @@ def dice(name: str = "dice", cls: type[Environment[Any]] = Dice) -> EnvironmentS
 
 def run(work: Awaitable[PlayedBatch]) -> PlayedBatch:
     async def bounded() -> PlayedBatch:
-        return await asyncio.wait_for(work, 30)
+        return await asyncio.wait_for(work, 120)
 
     return asyncio.run(bounded())
 

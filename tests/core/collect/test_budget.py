@@ -86,7 +86,7 @@ def play(budget: Budget, model: Any = None, tasks: int = 50, concurrency: int = 
             )  # fmt: skip
         return spending
 
-    spending = asyncio.run(asyncio.wait_for(run(), 20))
+    spending = asyncio.run(asyncio.wait_for(run(), 120))
     assert summary.asked == summary.finished == len(rollouts)
     return spending, rollouts
 
@@ -125,10 +125,14 @@ def test_what_a_run_spent_before_counts_and_unpriced_rollouts_are_priced() -> No
 def test_the_time_runs_out_though_nothing_finishes() -> None:
     class Waits:
         def __init__(self) -> None:
-            self.drained = asyncio.Event()
+            self.asked, self.drained = 0, asyncio.Event()
+            self.all_asked = asyncio.Event()
 
         async def respond(self, request: ModelRequest) -> ModelResponse:
-            async with asyncio.timeout(10):
+            self.asked += 1
+            if self.asked == 3:
+                self.all_asked.set()
+            async with asyncio.timeout(120):
                 await self.drained.wait()
             return await Metered().respond(request)
 
@@ -137,18 +141,20 @@ def test_the_time_runs_out_though_nothing_finishes() -> None:
         spending = Spending(Budget(seconds=0.05), drain)
 
         async def release() -> None:
-            await drain.wait(10)
+            await drain.wait(120)
             model.drained.set()
 
         releasing = asyncio.create_task(release())
         jobs = (Job(SPEC, Task.ask(f"Task {index}"), index) for index in range(100))
+        playing = asyncio.create_task(collect(jobs, model, concurrency=3, on_rollout=rollouts.append, drain=drain))
+        await asyncio.wait_for(model.all_asked.wait(), 120)
         with spending.clock():
-            await collect(jobs, model, concurrency=3, on_rollout=rollouts.append, drain=drain)
+            await playing
         await releasing
         assert [rollout.reward for rollout in rollouts] == [1.0] * 3
         return spending, len(rollouts)
 
-    spending, played = asyncio.run(asyncio.wait_for(run(), 20))
+    spending, played = asyncio.run(asyncio.wait_for(run(), 120))
     assert (spending.used_up, played) == ("seconds", 3)
 
 

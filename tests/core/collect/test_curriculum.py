@@ -53,7 +53,7 @@ def rollouts_until(skill: float, mixing: Mixing, limit: int | None) -> int:
                 return rollouts
         raise AssertionError(f"skill {Climb.skill} after {rollouts} rollouts")
 
-    return asyncio.run(asyncio.wait_for(train(), 60))
+    return asyncio.run(asyncio.wait_for(train(), 300))
 
 
 def test_a_curriculum_needs_a_quarter_fewer_rollouts_where_difficulties_differ() -> None:

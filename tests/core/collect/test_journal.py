@@ -46,7 +46,7 @@ def read_until(process: subprocess.Popen[str], lines: int) -> list[int]:
 
 def kill_and_collect(process: subprocess.Popen[str], reported: list[int]) -> list[int]:
     process.send_signal(signal.SIGKILL)
-    process.wait(timeout=20)
+    process.wait(timeout=120)
     with process:  # closes the pipes
         assert process.stdout is not None
         return reported + [int(line) for line in process.stdout.read().splitlines()]
@@ -131,7 +131,7 @@ def test_a_full_disk_stops_the_writer_and_leaves_only_whole_lines(tmp_path: Path
     script = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (5000, 5000))\n" + CHILD
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     command = [sys.executable, "-c", script, str(path), "0", "10"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=30, env=environment)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment)
     assert resource.getrlimit(resource.RLIMIT_FSIZE)[0] != 5000
     assert f"JournalError: Cannot write '{path}': File too large. Everything recorded so far is safe" in done.stderr
     content = path.read_bytes()

@@ -173,10 +173,10 @@ def serving(hub: StandInHub) -> Iterator[StandInHub]:
 
     thread = threading.Thread(target=loop.run_until_complete, args=(main(),), daemon=True)
     thread.start()
-    assert started.wait(10)
+    assert started.wait(120)
     try:
         yield hub
     finally:
         hub.stop()  # type: ignore[attr-defined]
-        thread.join(10)
+        thread.join(120)
         loop.close()

@@ -103,6 +103,6 @@ async def play_many(model: Model, episodes: int, concurrency: int, **options: An
     """Play episodes without second attempts; each begins with its own number as its first message."""
     rollouts: list[Rollout] = []
     jobs = [Job(SPEC, Task.ask(f"{number}"), number) for number in range(episodes)]
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(300):
         summary = await collect(jobs, model, concurrency=concurrency, retries=0, on_rollout=rollouts.append, **options)
     return summary, rollouts

@@ -21,7 +21,7 @@ from tests.adapters.trl.families import PAD, make_checkpoint
 from tests.core.models.endpoint import Answer, Endpoint, Received, error
 
 KEY = "sk-very-secret-0123456789"
-QUICK = EndpointSettings(max_retries=2, first_wait_seconds=0.001, timeout_seconds=5)
+QUICK = EndpointSettings(max_retries=2, first_wait_seconds=0.001, timeout_seconds=60)
 SAMPLING = Sampling(temperature=0.7, top_p=0.9, max_output_tokens=8)
 
 
@@ -50,7 +50,7 @@ def sample(*answers: Answer, settings: EndpointSettings = QUICK) -> tuple[Sample
             CompletionsSampler(endpoint.url, "m", api_key=KEY, settings=settings) as sampler,
         ):
             try:
-                async with asyncio.timeout(5):
+                async with asyncio.timeout(120):
                     return await sampler.sample([1, 2, 3], SAMPLING), sampler.retries, endpoint
             except (ModelError, ContextOverflow) as problem:
                 return problem, sampler.retries, endpoint
@@ -174,7 +174,7 @@ def test_a_multi_turn_episode_over_a_served_checkpoint_keeps_every_token_and_log
 
     async def run() -> tuple[list[Rollout], Endpoint]:
         async with (
-            asyncio.timeout(60),
+            asyncio.timeout(300),
             Endpoint(serve_greedily(model, ends)) as endpoint,
             CompletionsSampler(endpoint.url, "m", settings=QUICK) as sampler,
         ):

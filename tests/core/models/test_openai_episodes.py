@@ -12,9 +12,20 @@ from gymrail.models.openai import EndpointSettings, OpenAIModel
 from gymrail.play import play
 from gymrail.rollout import Usage
 from gymrail.spec import EnvironmentSpec
-from tests.core.models.endpoint import Answer, Endpoint, Received, called, chat, chat_call, error, response, said
+from tests.core.models.endpoint import (
+    Answer,
+    Endpoint,
+    Received,
+    Script,
+    called,
+    chat,
+    chat_call,
+    error,
+    response,
+    said,
+)
 
-QUICK = EndpointSettings(max_retries=2, first_wait_seconds=0.001, timeout_seconds=5)
+QUICK = EndpointSettings(max_retries=2, first_wait_seconds=0.001, timeout_seconds=60)
 REQUEST = ModelRequest([{"role": "user", "content": "Hi"}])
 
 
@@ -31,7 +42,7 @@ class Sum(Environment[Task]):
         self.asked += 1
         if self.asked == 2:
             self.both_asked.set()
-        await asyncio.wait_for(self.both_asked.wait(), 5)
+        await asyncio.wait_for(self.both_asked.wait(), 120)
         return {"a": 20, "b": 22}[name]
 
     def reply(self, rollout: Rollout) -> str | None:
@@ -61,10 +72,10 @@ RESPONSES = [
 ]
 
 
-def play_once(script: list[Answer], api: Any, settings: EndpointSettings = QUICK) -> tuple[Rollout, Endpoint]:
+def play_once(script: Script, api: Any, settings: EndpointSettings = QUICK) -> tuple[Rollout, Endpoint]:
     async def run() -> tuple[Rollout, Endpoint]:
         async with Endpoint(script) as endpoint, OpenAIModel("m", endpoint.url, api=api, settings=settings) as model:
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(120):
                 return await play(SPEC, TASK, model), endpoint
 
     return asyncio.run(run())
@@ -124,8 +135,13 @@ def test_an_episode_over_the_responses_api_runs_its_tools_together_and_keeps_the
     ids=lambda answer: f"{answer.status}-{answer.trouble}-{answer.body}",
 )
 def test_an_endpoint_that_breaks_makes_the_rollout_failed_by_the_model_and_never_scored(trouble: Answer) -> None:
-    settings = EndpointSettings(max_retries=1, first_wait_seconds=0.001, timeout_seconds=0.3)
-    rollout, _ = play_once([CHAT[0], trouble, trouble], "chat", settings)
+    # Only what hangs may take too long; where the first answer does, it is given again.
+    settings = EndpointSettings(
+        max_retries=1, first_wait_seconds=0.001, timeout_seconds=1.0 if trouble.trouble == "hang" else 60.0
+    )
+    rollout, _ = play_once(
+        lambda received: CHAT[0] if len(received.body["messages"]) == 2 else trouble, "chat", settings
+    )
     assert rollout.outcome is not None
     assert rollout.outcome.status == "failed"
     assert rollout.failure is not None
@@ -166,7 +182,7 @@ def test_two_hundred_episodes_share_their_connections_and_do_not_mix() -> None:
         spec = EnvironmentSpec("double", Double)
         async with Endpoint(answer) as endpoint, OpenAIModel("m", endpoint.url, settings=QUICK) as model:
             playing = [play(spec, Task.ask(json.dumps({"n": n})), model, task_index=n) for n in range(200)]
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(120):
                 rollouts = await asyncio.gather(*playing)
             assert (model.calls, model.retries, len(endpoint.received)) == (400, 0, 400)
             assert len(endpoint.peers) < 300, "connections are not used again"

@@ -36,7 +36,7 @@ def ask(
             OpenAIModel("m", endpoint.url, api_key=KEY, api=api, settings=settings) as model,
         ):
             try:
-                async with asyncio.timeout(5):
+                async with asyncio.timeout(120):
                     return await model.respond(request), model, endpoint
             except (ModelError, ContextOverflow, InputError) as problem:
                 return problem, model, endpoint
@@ -136,23 +136,23 @@ def test_garbage_that_stays_garbage_is_a_model_error() -> None:
 
 
 def test_an_attempt_that_takes_too_long_is_retried() -> None:
-    quick = EndpointSettings(timeout_seconds=0.1, max_retries=1, first_wait_seconds=0.001)
-    outcome, _, _ = ask(Answer(trouble="hang"), chat("Hello"), settings=quick)
+    # The answer has the same time as what hangs.
+    enough = EndpointSettings(timeout_seconds=6, max_retries=1, first_wait_seconds=0.001)
+    outcome, _, _ = ask(Answer(trouble="hang"), chat("Hello"), settings=enough)
     assert text(outcome) == "Hello"
+    quick = replace(enough, timeout_seconds=0.1)
     outcome, _, endpoint = ask(*[Answer(trouble="hang")] * 2, settings=quick)
     assert isinstance(outcome, ModelError)
     assert str(outcome) == f"{endpoint.url} gave no answer within 0.1 seconds (after 2 attempts)"
 
 
 def test_the_requests_own_limit_bounds_all_attempts_together() -> None:
-    started = time.monotonic()
     outcome, model, _ = ask(Answer(trouble="hang"), request=ModelRequest(REQUEST.input, timeout_seconds=0.2))
     assert isinstance(outcome, ModelError)
     assert "no time is left for another" in str(outcome)
     assert model.retries == 0
-    assert time.monotonic() - started < 3
-    slow = EndpointSettings(first_wait_seconds=60)
-    outcome, _, endpoint = ask(error(500, "x"), settings=slow, request=ModelRequest(REQUEST.input, timeout_seconds=5))
+    slow = EndpointSettings(first_wait_seconds=3600, max_wait_seconds=3600)
+    outcome, _, endpoint = ask(error(500, "x"), settings=slow, request=ModelRequest(REQUEST.input, timeout_seconds=60))
     assert isinstance(outcome, ModelError)
     assert len(endpoint.received) == 1
 
@@ -163,11 +163,11 @@ def test_retry_after_is_honoured_and_capped() -> None:
         started = time.monotonic()
         outcome, _, _ = ask(error(429, "slow down", headers=headers), chat("Hello"), settings=patient)
         assert text(outcome) == "Hello"
-        assert 0.3 <= time.monotonic() - started < 3
+        assert time.monotonic() - started >= 0.3
     started = time.monotonic()
     outcome, _, _ = ask(error(429, "slow down", headers={"Retry-After": "3600"}), chat("Hello"), settings=QUICK)
     assert text(outcome) == "Hello"
-    assert time.monotonic() - started < 3
+    assert time.monotonic() - started < 1800  # not the hour that was asked for
 
 
 def test_retry_after_is_read_as_seconds_and_as_a_date() -> None:

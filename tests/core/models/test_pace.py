@@ -7,15 +7,32 @@ from random import Random
 import pytest
 
 from gymrail.errors import ModelError
+from gymrail.models import pace as pace_module
 from gymrail.models.limit import UNLIMITED
 from gymrail.models.pace import Load, Pace, total_load
 
-PATIENCE = 5.0
+PATIENCE = 60.0
 
 
-async def enter(pace: Pace, seconds: float = 5.0) -> float:
+class Clock:
+    """Stands still but for the test: a machine that stalls lets no time pass here."""
+
+    now = 1000.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    made = Clock()
+    monkeypatch.setattr(pace_module, "time", made)
+    return made
+
+
+async def enter(pace: Pace, seconds: float = 120.0) -> float:
     started = pace.try_enter()
-    return await pace.enter(time.monotonic() + seconds, PATIENCE) if started is None else started
+    return await pace.enter(pace_module.time.monotonic() + seconds, PATIENCE) if started is None else started
 
 
 def test_those_who_wait_enter_in_their_order_and_the_refused_before_them() -> None:
@@ -25,7 +42,7 @@ def test_those_who_wait_enter_in_their_order_and_the_refused_before_them() -> No
         order: list[str] = []
 
         async def wait(name: str, is_again: bool = False) -> None:
-            await pace.enter(time.monotonic() + 5, PATIENCE, is_again)
+            await pace.enter(time.monotonic() + 120, PATIENCE, is_again)
             order.append(name)
             pace.give_back()
 
@@ -82,7 +99,7 @@ def test_a_slot_given_to_a_cancelled_waiter_goes_on_to_the_next() -> None:
         await asyncio.sleep(0)
         pace.leave(started, 1)  # the first has the slot now and does not know it
         first.cancel()
-        await asyncio.wait_for(second, 5)
+        await asyncio.wait_for(second, 120)
         assert pace.load == Load(1, 0, 1)
 
     asyncio.run(run())
@@ -92,7 +109,7 @@ def test_event_loops_in_several_threads_share_the_slots() -> None:
     pace, most, done = Pace("x", most=4), [0], []
 
     async def use() -> None:
-        started = await enter(pace, 20)
+        started = await enter(pace)
         most[0] = max(most[0], pace.load.in_flight)
         await asyncio.sleep(0.0005)
         pace.leave(started, 1)
@@ -105,7 +122,7 @@ def test_event_loops_in_several_threads_share_the_slots() -> None:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(20)
+        thread.join(120)
     assert (len(done), most[0], pace.load) == (600, 4, Load(4, 0, 0))
 
 
@@ -123,25 +140,28 @@ def test_a_waiter_whose_event_loop_is_gone_is_passed_over() -> None:
         waiting = asyncio.create_task(enter(pace))
         await asyncio.sleep(0)
         pace.leave(started, 1)
-        await asyncio.wait_for(waiting, 5)
+        await asyncio.wait_for(waiting, 120)
 
     asyncio.run(run())
     del task
     assert pace.load == Load(1, 0, 1)
 
 
-def test_a_pause_that_one_request_is_asked_for_holds_for_all_and_can_grow() -> None:
+def test_a_pause_that_one_request_is_asked_for_holds_for_all_and_can_grow(clock: Clock) -> None:
     async def run() -> None:
         pace = Pace("x")
         one, two = await enter(pace), await enter(pace)
-        began = time.monotonic()
         pace.refuse(one, 0.1)
         assert pace.is_paused
         waiting = [asyncio.create_task(enter(pace)) for _ in range(3)]
         await asyncio.sleep(0)
         pace.refuse(two, 0.2)
-        await asyncio.gather(*[asyncio.wait_for(task, 5) for task in waiting[:1]])
-        assert 0.2 <= time.monotonic() - began < 2
+        clock.now += 0.15
+        await asyncio.sleep(0.3)  # the timers of both have run
+        assert pace.is_paused
+        assert not any(task.done() for task in waiting)
+        clock.now += 0.1
+        await asyncio.gather(*[asyncio.wait_for(task, 120) for task in waiting[:1]])
         for task in waiting[1:]:
             task.cancel()
         await asyncio.gather(*waiting, return_exceptions=True)
@@ -157,7 +177,7 @@ def test_a_pause_begun_by_another_thread_ends_for_those_who_wait_here() -> None:
         waiting = asyncio.create_task(enter(pace))
         await asyncio.sleep(0)
         await asyncio.to_thread(pace.refuse, started, 0.05)
-        await asyncio.wait_for(waiting, 5)
+        await asyncio.wait_for(waiting, 120)
 
     asyncio.run(run())
 
@@ -169,13 +189,13 @@ def test_no_slot_in_time_is_a_model_error_that_says_the_endpoint_is_saturated() 
         with pytest.raises(ModelError, match=r"^http://x/v1 is saturated: .* it bears 1 at once, answers 1, 1 wait"):
             await enter(pace, 0.05)
         with pytest.raises(ModelError, match="saturated"):  # nothing is answered, and no deadline ends it
-            await asyncio.wait_for(pace.enter(None, 0.05), 5)
+            await asyncio.wait_for(pace.enter(None, 0.05), 120)
         assert pace.load == Load(1, 0, 1)
 
     asyncio.run(run())
 
 
-def test_without_a_deadline_a_wait_goes_on_while_the_endpoint_answers() -> None:
+def test_without_a_deadline_a_wait_goes_on_while_the_endpoint_answers(clock: Clock) -> None:
     async def run() -> None:
         pace = Pace("x", most=2)
         await enter(pace)
@@ -183,14 +203,15 @@ def test_without_a_deadline_a_wait_goes_on_while_the_endpoint_answers() -> None:
         waiting = [asyncio.create_task(pace.enter(None, 0.1)) for _ in range(8)]
         for _ in range(8):
             await asyncio.sleep(0.04)
+            clock.now += 0.04
             pace.leave(busy, 1)
-            busy = time.monotonic()
-        await asyncio.wait_for(asyncio.gather(*waiting), 5)
+            busy = clock.now
+        await asyncio.wait_for(asyncio.gather(*waiting), 120)
 
     asyncio.run(run())
 
 
-def test_an_endpoint_that_refuses_everything_is_asked_ever_less_often() -> None:
+def test_an_endpoint_that_refuses_everything_is_asked_ever_less_often(clock: Clock) -> None:
     pace = Pace("x", first_wait_seconds=0.01, max_wait_seconds=0.08)
 
     async def alone() -> list[float]:
@@ -198,7 +219,8 @@ def test_an_endpoint_that_refuses_everything_is_asked_ever_less_often() -> None:
         for _ in range(6):
             started = await enter(pace)
             pace.refuse(started, None)
-            pauses.append(pace._opens_at - time.monotonic())
+            pauses.append(pace._opens_at - clock.now)
+            clock.now = pace._opens_at
         return pauses
 
     pauses = asyncio.run(alone())
@@ -206,7 +228,7 @@ def test_an_endpoint_that_refuses_everything_is_asked_ever_less_often() -> None:
     assert min(pauses[3:]) > 0.03
 
 
-def test_a_limit_that_falls_while_others_wait_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_limit_that_falls_while_others_wait_is_told_once(caplog: pytest.LogCaptureFixture, clock: Clock) -> None:
     caplog.set_level(logging.INFO, "gymrail.models")
 
     async def run() -> None:

@@ -158,8 +158,8 @@ async def served(
     headers = {"authorization": f"Bearer {settings.key}"} if has_key and settings.key else {}
     async with (
         serve_on_loopback(app) as url,
-        httpx.AsyncClient(base_url=url, headers=headers, timeout=20, trust_env=False, verify=False) as control,
-        httpx.AsyncClient(base_url=url, timeout=20, trust_env=False, verify=False) as agent,
+        httpx.AsyncClient(base_url=url, headers=headers, timeout=120, trust_env=False, verify=False) as control,
+        httpx.AsyncClient(base_url=url, timeout=120, trust_env=False, verify=False) as agent,
     ):
         yield Served(url, app.state.service, control, agent)
 
@@ -168,7 +168,7 @@ def run(test: Callable[[Served], Awaitable[None]], *specs: EnvironmentSpec, sett
     """Run a test against a server; whatever hangs is cut off."""
 
     async def inside() -> None:
-        async with asyncio.timeout(60), served(*specs, settings=settings) as server:
+        async with asyncio.timeout(300), served(*specs, settings=settings) as server:
             await test(server)
 
     asyncio.run(inside())

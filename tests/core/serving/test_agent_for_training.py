@@ -71,7 +71,7 @@ def run(policy: Any, text: str = "Go.") -> tuple[int, Any, list[Rollout]]:
     )  # fmt: skip
 
     async def ask() -> tuple[int, Any]:
-        async with serve_on_loopback(app) as url, aiohttp.ClientSession() as session, asyncio.timeout(60):
+        async with serve_on_loopback(app) as url, aiohttp.ClientSession() as session, asyncio.timeout(300):
             row = {"responses_create_params": {"input": text}, "instance_config": {"kept": 1}}
             async with session.post(f"{url}/run", json=row) as response:
                 return response.status, await response.json()

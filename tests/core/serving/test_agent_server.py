@@ -36,7 +36,7 @@ def ask(
         async with (
             serve_on_loopback(app) as url,
             aiohttp.ClientSession(headers=headers) as session,
-            asyncio.timeout(60),
+            asyncio.timeout(300),
         ):
 
             async def post(path: str, body: Any) -> tuple[int, Any]:

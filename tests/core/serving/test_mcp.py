@@ -261,7 +261,7 @@ def test_blanks_around_mcp_headers_are_no_mismatch() -> None:
         body = json.dumps({"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params}).encode()
         headers = {**MODERN, "mcp-method": " tools/call  ", "mcp-name": "  outbox\t", "connection": "close"}
         reader, writer = await send(server, url, headers, body)
-        assert (await asyncio.wait_for(reader.read(), 5)).startswith(b"HTTP/1.1 200")
+        assert (await asyncio.wait_for(reader.read(), 120)).startswith(b"HTTP/1.1 200")
         writer.close()
 
     run(test)
@@ -309,7 +309,7 @@ def test_a_tool_runs_to_its_end_when_the_client_leaves(era: str, has_progress: b
         environment.gate.set()
         held = server.service.table.by_id(seeded["episode_id"])
         assert held is not None
-        await asyncio.wait(held.tasks or {asyncio.create_task(asyncio.sleep(0))}, timeout=5)
+        await asyncio.wait(held.tasks or {asyncio.create_task(asyncio.sleep(0))}, timeout=120)
         assert environment.steps == ["first", "second"]
         assert held.episode.failure is None
         assert [call.output for call in held.episode.rollout.calls] == ["filed"]
@@ -333,7 +333,7 @@ def test_a_plain_tool_call_runs_to_its_end_when_the_client_leaves() -> None:
 async def leave_after(server: Served, url: str, headers: dict[str, str], body: bytes, entered: asyncio.Event) -> None:
     """Send a request and break the connection once its tool is under way; wait until the server has noticed."""
     _, writer = await send(server, url, headers, body)
-    await asyncio.wait_for(entered.wait(), 5)
+    await asyncio.wait_for(entered.wait(), 120)
     writer.transport.abort()
     # What the server does about it takes it a few turns of this loop; another request's answer comes after them.
     for _ in range(3):

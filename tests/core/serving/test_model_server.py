@@ -54,7 +54,7 @@ def ask(
             serve_on_loopback(create_model_app(model, ModelSettings(**settings))) as url,
             openai.AsyncOpenAI(base_url=f"{url}/v1", api_key="key", max_retries=0) as gpt,
             anthropic.AsyncAnthropic(base_url=url, api_key="key", max_retries=0) as claude,
-            asyncio.timeout(30),
+            asyncio.timeout(120),
         ):
             return await question(gpt, claude)
 

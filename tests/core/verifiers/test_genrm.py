@@ -43,7 +43,7 @@ class Larger:
 
 def play(test: Callable[[], Awaitable[Any]]) -> Any:
     async def bounded() -> Any:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(120):
             return await test()
 
     return asyncio.run(bounded())

@@ -152,14 +152,14 @@ def test_a_cancelled_verdict_leaves_no_request_behind_and_gives_its_place_back()
         hanging = Hanging([])
         judge = Judge(hanging, votes=3, max_concurrency=2)
         asking = asyncio.ensure_future(judge("Rome", **ROW))
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(120):
             await entered.wait()
         asking.cancel()
         with pytest.raises(asyncio.CancelledError):
             await asking
         assert hanging.running == 0
         object.__setattr__(judge, "model", Scripted(compares))
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(120):
             assert (await judge("Rome", **ROW)).reward == 1.0
 
     asyncio.run(main())

@@ -106,7 +106,7 @@ def test_the_endpoint_never_sees_more_requests_at_once_than_the_limit() -> None:
             async with turn:
                 if running == 3:
                     turn.notify_all()
-                await asyncio.wait_for(turn.wait_for(lambda: most == 3), 30)
+                await asyncio.wait_for(turn.wait_for(lambda: most == 3), 120)
             try:
                 return await Endpoint._handle(endpoint, request)
             finally:
@@ -139,11 +139,11 @@ def test_cancelling_a_verdict_ends_its_request_and_the_judge_goes_on() -> None:
         async with Endpoint(answer) as endpoint:
             judge = judge_at(endpoint, max_concurrency=1)
             asking = asyncio.ensure_future(judge("Rome", **ROW))
-            await asyncio.wait_for(hung.wait(), 30)
+            await asyncio.wait_for(hung.wait(), 120)
             asking.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await asking
-            reward = (await asyncio.wait_for(judge("Rome", **ROW), 30)).reward
+            reward = (await asyncio.wait_for(judge("Rome", **ROW), 120)).reward
             await judge.aclose()
             return reward
 

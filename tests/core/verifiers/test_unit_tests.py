@@ -15,10 +15,12 @@ from gymrail.verifiers.unit_tests import UnitTests, last_code_block, same_output
 
 SUMS = {"inputs": ["1 2\n", "3 4\n", "-5 5\n"], "outputs": ["3\n", "7\n", "0\n"]}
 ADD = {"inputs": ["1\n2", "3\n4", "-5\n5"], "outputs": ["3", "7", "0"], "fn_name": "add"}
+PATIENT = UnitTests(limits=Limits(wall_seconds=60, cpu_seconds=60))
 QUICK = UnitTests(limits=Limits(wall_seconds=2, cpu_seconds=2))
+"""For what may take too long."""
 
 
-def judge(code: str, unit_tests: dict[str, Any], verifier: UnitTests = QUICK) -> Verdict:
+def judge(code: str, unit_tests: dict[str, Any], verifier: UnitTests = PATIENT) -> Verdict:
     return asyncio.run(verifier(f"Here it is:\n```python\n{code}\n```\n", unit_tests=unit_tests))
 
 
@@ -79,7 +81,7 @@ def test_a_crash_a_missing_function_and_no_code_are_wrong_answers_with_a_reason(
     ],
 )
 def test_a_bomb_is_the_answers_own_failure(code: str, reason: str) -> None:
-    verdict = judge(code, SUMS)
+    verdict = judge(code, SUMS, QUICK if "longer" in reason else PATIENT)
     assert verdict.reward == 0.0
     assert reason in (verdict.reason or "")
 
@@ -103,7 +105,7 @@ def test_a_bomb_is_the_answers_own_failure(code: str, reason: str) -> None:
 )
 @pytest.mark.parametrize("cases", [SUMS, ADD], ids=["stdin", "call"])
 def test_no_trick_passes(code: str, cases: dict[str, Any]) -> None:
-    assert judge(code, cases).reward == 0.0
+    assert judge(code, cases, QUICK).reward == 0.0
 
 
 def test_the_expected_outputs_are_nowhere_in_the_sandbox() -> None:

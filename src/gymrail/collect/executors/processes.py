@@ -81,7 +81,7 @@ class ProcessWorker:
 
     async def _ending(self) -> str:
         try:
-            code = await asyncio.to_thread(self._process.wait, 1.0)
+            code = await asyncio.to_thread(self._process.wait, _REAP_SECONDS)
         except subprocess.TimeoutExpired:
             return "closed its socket"
         if code >= 0:

