@@ -26,7 +26,7 @@ from gymrail.data.mixing import PLAIN, Mixing
 from gymrail.errors import InputError, did_you_mean
 from gymrail.recipe_stages import StageSection, check_stages
 from gymrail.registry import find
-from gymrail.spec import EnvironmentSpec, explain
+from gymrail.spec import EnvironmentSpec, Split, explain
 
 
 class _Section(BaseModel):
@@ -50,6 +50,8 @@ class MixtureEntry(_Section):
     let expect (see `gymrail.data.profiled.signal_of`); all tasks equally often by default."""
     config: dict[str, Any] = {}
     """Settings of the environment."""
+    files: dict[Split, str] = {}
+    """JSONL files of its tasks, by split, instead of its own: {train: data/math.jsonl}."""
     schedule: list[tuple[int, float]] = []
     """For grpo, instead of `weight`: weights at steps, such as [[0, 1], [200, 3]], linear between them."""
     floor: int = Field(0, ge=0)
@@ -149,6 +151,15 @@ class EvaluationSection(_Section):
     repeats: int = Field(1, ge=1)
 
 
+class OverlongSection(_Section):
+    """Lowers the reward of long answers, for grpo: by nothing up to `sampling.max_output_tokens - buffer` tokens, by
+    `penalty` at `max_output_tokens`, linearly between (DAPO, arXiv:2503.14476, equation 13). Of an episode's answers
+    the longest counts. Records keep the verifier's reward."""
+
+    buffer: int = Field(ge=1)
+    penalty: float = Field(1.0, gt=0, allow_inf_nan=False)
+
+
 class TinySection(_Section):
     """Size of the policy that `model: tiny` makes."""
 
@@ -217,6 +228,7 @@ class Recipe(_Section):
     stages: list[StageSection] = []
     """For iterated: what is played and trained, in order."""
     evaluation: EvaluationSection | None = None
+    overlong: OverlongSection | None = None
     train_truncated: bool = True
     """Whether rollouts that ran out of a budget are trained on with the reward they earned, or masked."""
     settings: dict[str, Any] = {}
@@ -237,9 +249,16 @@ class Recipe(_Section):
             raise ValueError(f"the mixture names an environment twice: {names}")
         if self.algorithm != "grpo":
             self._refuse_but_for_grpo()
+        elif self.overlong is not None and self.overlong.buffer >= self.sampling.max_output_tokens:
+            raise ValueError(
+                f"overlong.buffer is {self.overlong.buffer}; it must be below sampling.max_output_tokens "
+                f"({self.sampling.max_output_tokens})"
+            )
         return self
 
     def _refuse_but_for_grpo(self) -> None:
+        if self.overlong is not None:
+            raise ValueError(f"overlong goes with algorithm grpo, not with {self.algorithm}")
         for name in ("unit", "curriculum", "dynamic_sampling", "late"):
             if getattr(self.mixing, name) != getattr(PLAIN, name):
                 raise ValueError(f"mixing.{name} goes with algorithm grpo, not with {self.algorithm}")
@@ -272,8 +291,9 @@ class Recipe(_Section):
         Raises:
             InputError: one does not exist or its settings are wrong.
         """
-        found = [(find(entry.environment), entry.config) for entry in self.mixture]
-        return [spec.with_config(config) if config else spec for spec, config in found]
+        found = [(find(entry.environment), entry) for entry in self.mixture]
+        configured = [(spec.with_config(entry.config) if entry.config else spec, entry) for spec, entry in found]
+        return [spec.with_files(entry.files) if entry.files else spec for spec, entry in configured]
 
 
 def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:

@@ -143,6 +143,23 @@ class EnvironmentSpec:
         config = make_config(self.cls, {**self.config.model_dump(exclude_unset=True), **overrides}, self.name)
         return EnvironmentSpec(self.name, self.cls, self.manifest, config, self.path, self.source)
 
+    def with_files(self, files: Mapping[Split, str]) -> EnvironmentSpec:
+        """Return the same environment with its tasks of these splits read from JSONL files.
+
+        Raises:
+            InputError: there is no such file.
+        """
+        for split, name in files.items():
+            if not Path(name).is_file():
+                raise InputError(f"{self.name}: there is no file {name!r} for the split {split!r}.")
+        entries = [
+            DatasetEntry(name=Path(name).stem, split=split, path=str(Path(name).resolve()))
+            for split, name in files.items()
+        ]
+        kept = [entry for entry in self.manifest.datasets if entry.split not in files]
+        manifest = self.manifest.model_copy(update={"datasets": [*entries, *kept]})
+        return EnvironmentSpec(self.name, self.cls, manifest, self.config, self.path, self.source)
+
     @property
     def reward_range(self) -> tuple[float, float]:
         return self.manifest.reward_range or self.cls.reward_range

@@ -7,7 +7,7 @@ import json
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib import resources
 from pathlib import Path
@@ -28,13 +28,14 @@ from gymrail_nemo_rl.train import train, write_inputs
 from tests.interop.nemo_rl_checkout import ask, interpreter, settings, source
 from tests.interop.nemo_rl_scripts import write_tokenizer
 from tests.interop.node import ROOT
+from tests.recipes.examples import FOLDER, of_trainer, with_examples
 
 pytestmark = [
     pytest.mark.skipif(source() is None, reason="needs NEMO_RL_SOURCE, a NeMo RL checkout"),
     pytest.mark.timeout(1800),
 ]
 
-RECIPES = sorted((ROOT / "recipes").glob("*/nemo_rl_*.yaml"))
+RECIPES = of_trainer("nemo_rl")
 VARIANTS = {
     "lora": ("grpo/nemo_rl_quickstart.yaml", "lora.r=8"),
     "one environment": ("grpo/nemo_rl_quickstart.yaml", "mixture=[{environment: mcqa}]"),
@@ -48,26 +49,53 @@ VARIANTS = {
 }
 
 
+BROKEN: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
+    str(FOLDER / "grpo/nemo_rl_quickstart.yaml"): (
+        lambda config: config["policy"].update(max_total_sequence_lenght=1),
+        "Did you mean 'max_total_sequence_length'",
+    ),
+    str(FOLDER / "grpo/nemo_rl_nemotron_3_nano.yaml"): (
+        lambda config: config["policy"]["generation"]["vllm_cfg"].update(reasoning_parser="nano_v3"),
+        "policy.generation.vllm_cfg.reasoning_parser: NeMo RL has no such key",
+    ),
+    str(FOLDER / "grpo/nemo_rl_math_dapo.yaml"): (
+        lambda config: config["grpo"]["reward_shaping"].update(penalty=1.0),
+        "grpo.reward_shaping.penalty: NeMo RL has no such key",
+    ),
+    str(FOLDER / "grpo/nemo_rl_four_environments.yaml"): (
+        lambda config: config.pop("defaults"),
+        "missing, and NeMo RL needs it",
+    ),
+    str(FOLDER / "grpo/nemo_rl_two_nodes.yaml"): (
+        lambda config: config["grpo"].update(num_prompts_per_step="many"),
+        "grpo.num_prompts_per_step",
+    ),
+}
+"""Mistakes that must not get through: a recipe, what is done to its configuration, and what the refusal says."""
+
+
 def test_every_recipe_loads_through_nemo_rls_loader_and_classes(tmp_path: Path) -> None:
     teacher = _teacher(tmp_path / "teacher")
     asked, recipes = {}, {}
     for name, (file, *overrides) in {**{str(path): (path,) for path in RECIPES}, **VARIANTS}.items():
         path = ROOT / "recipes" / file
-        recipe = load_recipe(path, [*overrides, f"output={tmp_path / f'run{len(asked)}'}", *_small(path, teacher)])
+        examples = with_examples(path, tmp_path / f"rows{len(asked)}")
+        small = [f"output={tmp_path / f'run{len(asked)}'}", *_small(path, teacher)]
+        recipe = load_recipe(path, [*examples, *overrides, *small])
         recipe.directory.mkdir()
         checkout = source()
         assert checkout is not None
         asked[name] = [str(write_inputs(recipe, recipe.specs(), checkout)), recipe.algorithm]
         recipes[name] = recipe
-    broken = tmp_path / "broken.yaml"
-    config = yaml.safe_load(Path(asked[str(RECIPES[1])][0]).read_text(encoding="utf-8"))
-    config["policy"]["max_total_sequence_lenght"] = 1
-    broken.write_text(yaml.safe_dump(config), encoding="utf-8")
-    answer = ask("check_configurations.py", {**asked, "broken": [str(broken), "grpo"]}, tmp_path)
+    broken = {name: _broken(Path(path), name, tmp_path) for name, (path, _) in asked.items() if name in BROKEN}
+    assert broken.keys() == BROKEN.keys()
+    planted = {f"broken {name}": [str(path), "grpo"] for name, path in broken.items()}
+    answer = ask("check_configurations.py", {**asked, **planted}, tmp_path)
 
     refused = {name: found["refused"] for name, found in answer["checked"].items() if "refused" in found}
-    assert list(refused) == ["broken"]
-    assert "Did you mean 'max_total_sequence_length'" in refused["broken"]
+    assert set(refused) == set(planted), refused
+    for name, (_, words) in BROKEN.items():
+        assert words in refused[f"broken {name}"]
     for name, recipe in recipes.items():
         _check(answer["checked"][name]["config"], recipe)
     known = json.loads(resources.files("gymrail_nemo_rl").joinpath("config_keys.json").read_text(encoding="utf-8"))
@@ -151,7 +179,7 @@ def _check(whole: dict[str, Any], recipe: Any) -> None:
     assert policy["model_name"] == policy["tokenizer"]["name"] == recipe.model
     assert policy["max_total_sequence_length"] == recipe.sampling.context_length
     assert whole[recipe.algorithm]["seed"] == recipe.seed
-    assert policy["dtensor_cfg"]["lora_cfg"]["enabled"] == (recipe.lora is not None)
+    assert policy["dtensor_cfg"].get("lora_cfg", {}).get("enabled", False) == (recipe.lora is not None)
     for key, value in recipe.settings[recipe.algorithm].items():
         assert whole[recipe.algorithm][key] == value
     if recipe.algorithm == "grpo":
@@ -162,6 +190,15 @@ def _check(whole: dict[str, Any], recipe: Any) -> None:
         if "gymrail" in whole["env"]:
             assert whole["grpo"]["max_rollout_turns"] == max_steps_of(recipe, recipe.specs())
             assert whole["env"]["gymrail"]["tokenizer"] == policy["tokenizer"]
+
+
+def _broken(path: Path, name: str, folder: Path) -> Path:
+    """A recipe's configuration with a mistake in it, as our conversion might make one."""
+    config = yaml.safe_load(path.read_text(encoding="utf-8"))
+    BROKEN[name][0](config)
+    broken = folder / f"broken{len(list(folder.glob('broken*')))}.yaml"
+    broken.write_text(yaml.safe_dump(config), encoding="utf-8")
+    return broken
 
 
 def _small(path: Path, teacher: Path) -> list[str]:

@@ -15,8 +15,9 @@ import pytest
 from gymrail.collect.run_directory import RunDirectory
 from tests.interop.node import ROOT
 from tests.interop.unsloth_home import install, variables
+from tests.recipes.examples import of_trainer
 
-RECIPES = sorted((ROOT / "recipes").rglob("*.yaml"))
+RECIPES = of_trainer("trl", "unsloth")
 TECHNICAL = {
     "dataset_num_proc", "eval_accumulation_steps", "generation_kwargs", "logging_nan_inf_filter",
     "router_aux_loss_coef", "top_k", "torch_empty_cache_steps", "use_vllm", "vllm_importance_sampling_correction",
@@ -122,7 +123,6 @@ def test_sft_and_dpo_train_adapters_with_unsloth_s_trainers(run: Path, tmp_path:
 def test_a_recipe_means_the_same_under_trl_and_unsloth(tmp_path: Path) -> None:
     program = str(ROOT / "tests/interop/trainer_settings.py")
     recipes = [str(path) for path in RECIPES if not path.is_relative_to(ROOT / "recipes" / "iterated")]
-    recipes = [path for path in recipes if "trainer: nemo_rl" not in Path(path).read_text(encoding="utf-8")]
     words = [sys.executable, "-P", "-W", "ignore", program, "trl", str(tmp_path / "trl.json"), *recipes]
     subprocess.run(words, cwd=ROOT, check=True, capture_output=True, timeout=_SECONDS, env=variables())
     out = str(tmp_path / "unsloth.json")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -102,3 +103,27 @@ def test_limits_of_an_episode_are_checked_and_name_the_nearest_key(file: Path) -
         load_recipe(file, ["agent.tool_calls_limit=3"])
     with pytest.raises(InputError, match=r"'agent\.output_token_limit' is 0"):
         load_recipe(file, ["agent.output_token_limit=0"])
+
+
+def test_overlong_shaping_is_for_grpo_and_needs_room_before_the_limit(file: Path) -> None:
+    recipe = load_recipe(file, ["overlong.buffer=100"])
+    assert recipe.overlong is not None
+    assert (recipe.overlong.buffer, recipe.overlong.penalty) == (100, 1.0)
+    with pytest.raises(InputError, match=r"overlong\.buffer is 512; it must be below sampling\.max_output_tokens"):
+        load_recipe(file, ["overlong.buffer=512"])
+    with pytest.raises(InputError, match="overlong goes with algorithm grpo, not with sft"):
+        load_recipe(file, ["algorithm=sft", "data=[runs/x]", "overlong.buffer=100"])
+
+
+def test_an_entry_takes_its_tasks_from_files_by_split(file: Path, tmp_path: Path) -> None:
+    rows = tmp_path / "mine.jsonl"
+    task = next(iter(load_recipe(file).specs()[0].tasks("validation", limit=1)))
+    rows.write_text(json.dumps(task.row) + "\n", encoding="utf-8")
+    spec = load_recipe(file, [f"mixture.0.files={{train: {rows}}}"]).specs()[0]
+    assert [found.row for found in spec.tasks("train")] == [task.row]
+    # The other splits stay the environment's own.
+    assert len(list(spec.tasks("validation", limit=3))) == 3
+    with pytest.raises(InputError, match=r"word_math: there is no file '.*gone\.jsonl' for the split 'train'"):
+        load_recipe(file, [f"mixture.0.files={{train: {tmp_path / 'gone.jsonl'}}}"]).specs()
+    with pytest.raises(InputError, match=r"mixture\.0\.files\.training"):
+        load_recipe(file, [f"mixture.0.files={{training: {rows}}}"])

@@ -13,7 +13,7 @@ from typing import Any
 
 from gymrail.recipe import Recipe
 from gymrail.spec import EnvironmentSpec
-from gymrail_nemo_rl.keys import EXAMPLES
+from gymrail_nemo_rl.keys import EXAMPLES, PUBLISHED
 from gymrail_nemo_rl.settings import adapter_settings, check_recipe, trainer_settings
 
 ENVIRONMENT = "gymrail"
@@ -34,7 +34,8 @@ def configuration(
         InputError: as `check_recipe`.
     """
     check_recipe(recipe)
-    config: dict[str, Any] = {"defaults": str(source / EXAMPLES[recipe.algorithm])}
+    named = adapter_settings(recipe).example
+    config: dict[str, Any] = {"defaults": str(source / (PUBLISHED[named] if named else EXAMPLES[recipe.algorithm]))}
     _merge(config, _common(recipe))
     if recipe.algorithm == "grpo":
         _merge(config, _grpo(recipe, specs, data))
@@ -107,6 +108,7 @@ def _grpo(recipe: Recipe, specs: Sequence[EnvironmentSpec], data: Mapping[str, P
     grpo: dict[str, Any] = {"max_num_epochs": 1, "max_val_samples": tasks, "val_batch_size": tasks}
     if tasks is None:
         grpo |= {"val_period": 0, "val_at_start": False, "val_at_end": False, "max_val_samples": 0, "val_batch_size": 1}
+    grpo["reward_shaping"] = _overlong(recipe)
     return {
         "grpo": grpo,
         "checkpointing": {} if tasks is not None else {"metric_name": None},
@@ -128,6 +130,19 @@ def _grpo(recipe: Recipe, specs: Sequence[EnvironmentSpec], data: Mapping[str, P
             "train": {"data_path": str(data["train"])},
             "validation": {"data_path": str(data["validation"])} if "validation" in data else None,
         },
+    }
+
+
+def _overlong(recipe: Recipe) -> dict[str, Any]:
+    """NeMo RL's own overlong shaping is DAPO's, of an episode's first answer."""
+    if recipe.overlong is None:
+        return {"enabled": False}
+    return {
+        "enabled": True,
+        "overlong_buffer_length": recipe.overlong.buffer,
+        "overlong_buffer_penalty": recipe.overlong.penalty,
+        "max_response_length": recipe.sampling.max_output_tokens,
+        "stop_properly_penalty_coef": None,
     }
 
 
@@ -175,7 +190,11 @@ def _nemo_gym(recipe: Recipe, specs: Sequence[EnvironmentSpec]) -> dict[str, Any
         "grpo": {"max_val_samples": None, "val_batch_size": None, "max_rollout_turns": 1},
         "policy": {
             "generation": {
-                "vllm_cfg": {"expose_http_server": True, "http_server_serving_chat_kwargs": serving},
+                "vllm_cfg": {
+                    "expose_http_server": True,
+                    "skip_tokenizer_init": False,
+                    "http_server_serving_chat_kwargs": serving,
+                },
                 "stop_strings": None,
                 "stop_token_ids": None,
                 "top_k": None,
@@ -203,6 +222,7 @@ def _nemo_gym(recipe: Recipe, specs: Sequence[EnvironmentSpec]) -> dict[str, Any
                         "vllm_model": {
                             "port": ours.policy_port,
                             "uses_reasoning_parser": ours.reasoning_parser is not None,
+                            "chat_template_kwargs": ours.chat_template_kwargs,
                         }
                     }
                 },

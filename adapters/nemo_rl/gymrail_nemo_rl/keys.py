@@ -17,11 +17,19 @@ from gymrail.errors import InputError, did_you_mean
 
 EXAMPLES = {
     "grpo": "examples/configs/grpo_math_1B.yaml",
-    "nemo_gym": "examples/nemo_gym/grpo_workplace_assistant_nemotron_nano_v2_9b.yaml",
     "sft": "examples/configs/sft.yaml",
     "dpo": "examples/configs/dpo.yaml",
 }
 """The configurations of a NeMo RL checkout that ours inherit from."""
+
+PUBLISHED = {
+    "workplace_assistant": "examples/nemo_gym/grpo_workplace_assistant_nemotron_nano_v2_9b.yaml",
+    "dapo_7b": "examples/configs/recipes/llm/dapo-qwen2.5-7b.v2.yaml",
+    "nemotron_3_nano": "examples/nemo_gym/grpo_nanov3.yaml",
+    "nemotron_3_super_rlvr": "examples/nemo_gym/nemotron-3-super/stage1_rlvr.yaml",
+    "nemotron_3_super_rlhf": "examples/nemo_gym/nemotron-3-super/stage3_rlhf.yaml",
+}
+"""Published GRPO settings in a checkout that a recipe may inherit from instead (`settings.gymrail.example`)."""
 
 TESTED_COMMIT = "7ea279abfbeb698b092856d0dab61e7cf39bc909"
 """The NeMo RL commit that the key tree was read from and that the tests ran against."""

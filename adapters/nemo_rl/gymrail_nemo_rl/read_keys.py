@@ -2,8 +2,8 @@
 
     NEMO_RL_SOURCE=CHECKOUT PYTHONPATH=CHECKOUT python -m gymrail_nemo_rl.read_keys config_keys.json
 
-A key counts as known when the classes behind `MasterConfig` declare it or the example configuration that we inherit
-from has it. NeMo RL itself takes any key in most places and leaves a misspelt one without effect.
+A key counts as known when the classes behind `MasterConfig` declare it or an example configuration that ours may
+inherit from has it. NeMo RL itself takes any key in most places and leaves a misspelt one without effect.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import typing
 from pathlib import Path
 from typing import Any
 
-from gymrail_nemo_rl.keys import EXAMPLES
+from gymrail_nemo_rl.keys import EXAMPLES, PUBLISHED
 
 _NAMES: dict[Any, str] = {
     bool: "bool", int: "int", float: "float", str: "str", type(None): "null", list: "list", dict: "dict",
@@ -28,6 +28,7 @@ def read_keys(source: Path) -> dict[str, Any]:
     from nemo_rl.algorithms.dpo import MasterConfig as Dpo
     from nemo_rl.algorithms.grpo import MasterConfig as Grpo
     from nemo_rl.algorithms.sft import MasterConfig as Sft
+    from nemo_rl.models.generation.vllm.config import VllmConfig
     from nemo_rl.utils.config import load_config, register_omegaconf_resolvers
     from omegaconf import OmegaConf
 
@@ -35,7 +36,12 @@ def read_keys(source: Path) -> dict[str, Any]:
     trees = {}
     for algorithm, cls in (("dpo", Dpo), ("grpo", Grpo), ("sft", Sft)):
         tree = _tree(cls)
-        for example in (EXAMPLES[algorithm], *([EXAMPLES["nemo_gym"]] if algorithm == "grpo" else [])):
+        if algorithm == "grpo":
+            # `MasterConfig` declares what all generation backends have in common; ours is vLLM.
+            generation = tree["keys"]["policy"]["keys"]["generation"]["keys"]
+            vllm = _without_required(_tree(VllmConfig))["keys"]
+            generation |= {name: below for name, below in vllm.items() if name not in generation}
+        for example in (EXAMPLES[algorithm], *(PUBLISHED.values() if algorithm == "grpo" else ())):
             written = OmegaConf.to_container(load_config(source / example), resolve=False)
             _add_written(tree, written)
         trees[algorithm] = tree
@@ -63,6 +69,13 @@ def _tree(annotation: Any, seen: tuple[Any, ...] = ()) -> dict[str, Any]:
         "keys": {name: _tree(kind, below) for name, (kind, _) in sorted(fields.items())},
         "required": sorted(name for name, (_, required) in fields.items() if required),
     }
+
+
+def _without_required(tree: dict[str, Any]) -> dict[str, Any]:
+    """NeMo RL completes vLLM's section itself: what its class requires need not stand in a file."""
+    if "keys" not in tree:
+        return tree
+    return {**tree, "keys": {name: _without_required(below) for name, below in tree["keys"].items()}, "required": []}
 
 
 def _fields(annotation: Any) -> dict[str, tuple[Any, bool]] | None:

@@ -20,6 +20,7 @@ OURS: dict[str, dict[str, str]] = {
         "grpo.max_rollout_turns": "agent.max_steps",
         "grpo.max_val_samples": "evaluation.tasks",
         "grpo.val_batch_size": "evaluation.tasks",
+        "grpo.reward_shaping": "overlong",
         "policy.max_total_sequence_length": "sampling.context_length",
         "policy.generation.max_new_tokens": "sampling.max_output_tokens",
         "policy.generation.temperature": "sampling.temperature",
@@ -29,6 +30,12 @@ OURS: dict[str, dict[str, str]] = {
     "dpo": {"data": "data", "dpo.seed": "seed", "policy.max_total_sequence_length": "sampling.context_length"},
 }
 """Keys that a recipe sets elsewhere, and where."""
+SAID_HERE = ("num_prompts_per_step", "num_generations_per_prompt", "use_dynamic_sampling")
+DYNAMIC = ("batch_multiplier", "dynamic_sampling_max_gen_batches")
+"""What a recipe says even where it inherits from a published setting; the second with dynamic sampling."""
+MEGATRON = ("workplace_assistant", "nemotron_3_nano", "nemotron_3_super_rlvr", "nemotron_3_super_rlhf")
+"""The published settings whose policy is Megatron's."""
+Example = Literal["workplace_assistant", "dapo_7b", "nemotron_3_nano", "nemotron_3_super_rlvr", "nemotron_3_super_rlhf"]
 _EVERYWHERE = {
     "policy.model_name": "model",
     "policy.precision": "dtype",
@@ -43,6 +50,8 @@ class AdapterSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
+    example: Example | None = None
+    """Inherit from this published setting of the checkout instead of its plain GRPO example: `keys.PUBLISHED`."""
     path: Literal["native", "nemo_gym"] = "native"
     """NeMo RL's own turn loop, or its NeMo Gym integration with our served agent in NeMo Gym's place."""
     check_only: bool = False
@@ -58,6 +67,8 @@ class AdapterSettings(BaseModel):
     """nemo_gym: vLLM's parser for the model's tool calls."""
     reasoning_parser: str | None = None
     """nemo_gym: vLLM's parser for the model's reasoning."""
+    chat_template_kwargs: dict[str, Any] | None = None
+    """nemo_gym: arguments of the chat template, such as {enable_thinking: false}."""
 
 
 def adapter_settings(recipe: Recipe) -> AdapterSettings:
@@ -88,6 +99,7 @@ def check_recipe(recipe: Recipe) -> None:
             raise InputError(f"settings.{path}: set {places[path]} instead; the recipe keeps the two in step.")
     check_settings(settings, recipe.algorithm)
     section = settings.get(recipe.algorithm) or {}
+    _check_example(recipe, settings)
     if recipe.algorithm == "grpo":
         if "max_num_steps" not in section:
             raise InputError(
@@ -101,6 +113,30 @@ def check_recipe(recipe: Recipe) -> None:
                 "settings.grpo.overlong_filtering is False; on the native path it is what keeps failed episodes out of "
                 "the loss. Leave it out, or set settings.gymrail.path to nemo_gym, which marks them one by one."
             )
+
+
+def _check_example(recipe: Recipe, settings: Mapping[str, Any]) -> None:
+    named = adapter_settings(recipe).example
+    if named is not None:
+        if recipe.algorithm != "grpo":
+            raise InputError(f"settings.gymrail.example is {named!r}, a setting of GRPO; leave it out.")
+        section = settings.get("grpo") or {}
+        for key in (*SAID_HERE, *(DYNAMIC if section.get("use_dynamic_sampling") else ())):
+            if key not in section:
+                raise InputError(
+                    f"settings.grpo.{key} is not set; with settings.gymrail.example the recipe says it, because the "
+                    "length of the data file depends on it."
+                )
+    megatron = named in MEGATRON or _at(settings, "policy", "megatron_cfg", "enabled")
+    if recipe.lora is not None and megatron:
+        raise InputError("`lora` is for NeMo RL's DTensor policy; Megatron's is settings.policy.megatron_cfg.peft.")
+
+
+def _at(settings: Mapping[str, Any], *path: str) -> Any:
+    found: Any = settings
+    for key in path:
+        found = found.get(key) if isinstance(found, Mapping) else None
+    return found
 
 
 def trainer_settings(recipe: Recipe) -> dict[str, Any]:

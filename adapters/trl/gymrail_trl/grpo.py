@@ -15,7 +15,7 @@ from gymrail.spec import EnvironmentSpec
 from gymrail_trl.dataset import group_dataset, groups_needed
 from gymrail_trl.places import SaveMixture, restore_mixture
 from gymrail_trl.rollout import RolloutFunction
-from gymrail_trl.stages import Policy, last_checkpoint, limits_of, mixture_of, sampling_of
+from gymrail_trl.stages import Policy, last_checkpoint, limits_of, mixture_of, overlong_of, sampling_of
 
 FINGERPRINT = "mixture.txt"
 
@@ -105,6 +105,7 @@ def run_grpo(
         concurrency=recipe.agent.concurrency,
         retries=recipe.agent.retries,
         train_truncated=recipe.train_truncated,
+        overlong=overlong_of(recipe),
         record=record,
     )
     trainer = GRPOTrainer(

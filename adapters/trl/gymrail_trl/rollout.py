@@ -26,12 +26,13 @@ from gymrail.collect.event_loop import run_async
 from gymrail.collect.runner import Job, collect
 from gymrail.data.mixture import Mixture
 from gymrail.data.mixture_stream import MixtureStream
+from gymrail.data.overlong import Overlong
 from gymrail.episode import DEFAULT_LIMITS, Limits
 from gymrail.errors import EpisodeFailed, GymrailError, InputError
 from gymrail.models.token_model import DEFAULT_SAMPLING, Sampling, TokenModel
 from gymrail.play import DEFAULT_AGENT
 from gymrail.rollout import Rollout
-from gymrail.tokens import training_row
+from gymrail.tokens import TrainingRow, training_row
 from gymrail_trl.places import play_places, rows_of
 from gymrail_trl.policy import live_policy
 
@@ -56,6 +57,7 @@ class RolloutFunction:
         concurrency: int = 256,
         retries: int = 1,
         train_truncated: bool = True,
+        overlong: Overlong | None = None,
         record: Callable[[Rollout], None] | None = None,
     ) -> None:
         """
@@ -65,6 +67,7 @@ class RolloutFunction:
             context_length: tokens of a whole episode; the checkpoint's own limit by default.
             retries: how often an episode that failed for a passing reason is played again.
             train_truncated: train rollouts that ran out of a budget with the reward they earned; False masks them.
+            overlong: lowers the trainer's reward of long answers; records keep the verifier's.
             record: called with every finished rollout, such as `RunDirectory.record`.
         """
         self.mixtures = dict(mixtures)
@@ -75,6 +78,7 @@ class RolloutFunction:
         self.concurrency = concurrency
         self.retries = retries
         self.train_truncated = train_truncated
+        self.overlong = overlong
         self.record = record
         self.last_rollouts: list[Rollout] = []
         """The latest batch, in the order of its prompts."""
@@ -182,9 +186,17 @@ class RolloutFunction:
             columns["completion_ids"].append(row.sequence.completion_ids)
             columns["logprobs"].append(row.sequence.log_probs)
             columns["env_mask"].append(row.sequence.mask)
-            scale = self._scales.get(rollout.environment, 1.0)
-            columns["gymrail_reward"].append(None if row.reward is None else row.reward * scale)
+            columns["gymrail_reward"].append(self._reward_of(rollout, row))
         return columns
+
+    def _reward_of(self, rollout: Rollout, row: TrainingRow) -> float | None:
+        if row.reward is None:
+            return None
+        reward = row.reward * self._scales.get(rollout.environment, 1.0)
+        if self.overlong is None:
+            return reward
+        rollout.metrics["overlong_penalty"] = penalty = self.overlong.of(row.sequence)
+        return reward + penalty
 
     def reward(
         self, completions: Sequence[Any], gymrail_reward: Sequence[float | None], log_metric: Any = None, **_: Any

@@ -19,6 +19,7 @@ from gymrail.data.export.conversation import fingerprint
 from gymrail.data.export.write import SUMMARY
 from gymrail.data.member import Member
 from gymrail.data.mixture import Mixture
+from gymrail.data.overlong import Overlong
 from gymrail.episode import Limits
 from gymrail.errors import GymrailError, InputError
 from gymrail.models.build import build_model
@@ -75,6 +76,11 @@ def resolve_model(recipe: Recipe, specs: Sequence[EnvironmentSpec]) -> str:
 
 def sampling_of(recipe: Recipe) -> Sampling:
     return Sampling(recipe.sampling.temperature, recipe.sampling.top_p, recipe.sampling.max_output_tokens)
+
+
+def overlong_of(recipe: Recipe) -> Overlong | None:
+    section = recipe.overlong
+    return Overlong(recipe.sampling.max_output_tokens, section.buffer, section.penalty) if section else None
 
 
 def sampled(recipe: Recipe, policy: Policy) -> TokenModel:

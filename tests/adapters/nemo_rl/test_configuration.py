@@ -4,20 +4,32 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from gymrail.data.jsonl import write_jsonl
 from gymrail.errors import InputError
 from gymrail.recipe import Recipe, load_recipe
+from gymrail.registry import find
 from gymrail_nemo_rl.configuration import configuration
+from gymrail_nemo_rl.keys import PUBLISHED
 from gymrail_nemo_rl.tasks import write_tasks
 
 ROOT = Path(__file__).parents[3]
-GRPO = sorted((ROOT / "recipes" / "grpo").glob("nemo_rl_*.yaml"))
-SUPERVISED = sorted(path for name in ("dpo", "sft") for path in (ROOT / "recipes" / name).glob("nemo_rl_*.yaml"))
+NATIVE, THROUGH_GYM, SFT, DPO = (
+    ROOT / "recipes" / name
+    for name in (
+        "grpo/nemo_rl_quickstart.yaml",
+        "grpo/nemo_rl_workplace_assistant_qwen3_4b.yaml",
+        "sft/nemo_rl_from_rollouts.yaml",
+        "dpo/nemo_rl_from_rollouts.yaml",
+    )
+)
 SOURCE = Path("/checkout")
+SMALL = "settings.grpo.max_num_steps=1"
 
 
 def made(path: Path, folder: Path, *overrides: str) -> tuple[Recipe, dict[str, Any]]:
@@ -29,13 +41,13 @@ def made(path: Path, folder: Path, *overrides: str) -> tuple[Recipe, dict[str, A
     return recipe, configuration(recipe, specs, SOURCE, data)
 
 
-@pytest.mark.parametrize("path", [*GRPO, *SUPERVISED], ids=lambda path: f"{path.parent.name}-{path.stem}")
+@pytest.mark.parametrize("path", [NATIVE, THROUGH_GYM, SFT, DPO], ids=lambda path: path.stem)
 def test_every_recipe_becomes_a_configuration_that_inherits_from_an_example_of_the_checkout(
     path: Path, tmp_path: Path
 ) -> None:
-    small = ["settings.grpo.max_num_steps=1"] if path in GRPO else []
+    small = ["settings.grpo.max_num_steps=1"] if path.parent.name == "grpo" else []
     recipe, config = made(path, tmp_path, *small)
-    assert config["defaults"].startswith("/checkout/examples/configs/")
+    assert config["defaults"].startswith("/checkout/examples/")
     assert config["policy"]["model_name"] == recipe.model
     assert config["checkpointing"]["checkpoint_dir"] == str(tmp_path / "run" / "checkpoints")
     assert config["logger"]["log_dir"] == str(tmp_path / "run" / "logs")
@@ -48,7 +60,7 @@ def test_the_native_environment_is_told_the_mixture_and_its_limits(tmp_path: Pat
     own.write_text((ROOT / "tests" / "interop" / "inside_nemo_rl" / "keypad.py").read_text("utf-8"), encoding="utf-8")
     mixture = f"mixture=[{{environment: mcqa, config: {{}}}}, {{environment: {own}}}]"
     small = ["settings.grpo.max_num_steps=1", "agent.max_steps=5", "evaluation=null", "settings.grpo.val_period=0"]
-    _, config = made(GRPO[0], tmp_path, mixture, *small)
+    _, config = made(NATIVE, tmp_path, mixture, *small)
     assert config["env"] == {
         "_override_": True,
         "gymrail": {
@@ -72,7 +84,7 @@ def test_the_native_environment_is_told_the_mixture_and_its_limits(tmp_path: Pat
 
 def test_through_nemo_gym_every_environment_is_an_agent_that_nobody_starts(tmp_path: Path) -> None:
     mixture = "mixture=[{environment: mcqa}, {environment: word_math}]"
-    _, config = made(GRPO[1], tmp_path, mixture, "settings.grpo.max_num_steps=1", "settings.gymrail.agent_port=7001")
+    _, config = made(THROUGH_GYM, tmp_path, mixture, SMALL, "settings.gymrail.agent_port=7001")
     gym = config["env"]["nemo_gym"]
     for name in ("mcqa", "word_math"):
         assert gym[name] == {"responses_api_agents": {name: {"host": "127.0.0.1", "port": 7001}}}
@@ -88,7 +100,7 @@ def test_through_nemo_gym_every_environment_is_an_agent_that_nobody_starts(tmp_p
 
 
 def test_the_data_file_is_the_mixture_in_its_order_and_by_its_weights(tmp_path: Path) -> None:
-    recipe, config = made(GRPO[0], tmp_path, "settings.grpo.max_num_steps=5")
+    recipe, config = made(NATIVE, tmp_path, "settings.grpo.max_num_steps=5")
     rows = [json.loads(line) for line in (tmp_path / "train.jsonl").read_text("utf-8").splitlines()]
     assert [row["task_index"] for row in rows] == list(range(5 * 16))
     shares = Counter(row["environment"] for row in rows)
@@ -101,7 +113,7 @@ def test_the_data_file_is_the_mixture_in_its_order_and_by_its_weights(tmp_path: 
 
 
 def test_lora_becomes_nemo_rls_own(tmp_path: Path) -> None:
-    _, config = made(SUPERVISED[0], tmp_path, "lora={r: 4, alpha: 8, target_modules: [q_proj]}")
+    _, config = made(DPO, tmp_path, "lora={r: 4, alpha: 8, target_modules: [q_proj]}")
     lora = config["policy"]["dtensor_cfg"]["lora_cfg"]
     assert lora == {
         "enabled": True, "dim": 4, "alpha": 8, "dropout": 0.0, "match_all_linear": False, "target_modules": ["q_proj"],
@@ -109,11 +121,56 @@ def test_lora_becomes_nemo_rls_own(tmp_path: Path) -> None:
 
 
 def test_settings_have_the_last_word_over_what_we_write(tmp_path: Path) -> None:
-    _, config = made(SUPERVISED[1], tmp_path, "settings.logger.wandb_enabled=true", "settings.sft.val_period=5")
+    _, config = made(SFT, tmp_path, "settings.logger.wandb_enabled=true", "settings.sft.val_period=5")
     assert config["logger"]["wandb_enabled"] is True
     assert config["sft"]["val_period"] == 5
 
 
 def test_an_unknown_environment_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="Did you mean 'word_math'"):
-        made(GRPO[0], tmp_path, "mixture=[{environment: word_mat}]")
+        made(NATIVE, tmp_path, "mixture=[{environment: word_mat}]")
+
+
+def test_a_published_setting_is_inherited_and_the_recipe_says_what_the_data_depends_on(tmp_path: Path) -> None:
+    _, config = made(THROUGH_GYM, tmp_path, SMALL)
+    assert config["defaults"] == f"/checkout/{PUBLISHED['workplace_assistant']}"
+    with pytest.raises(InputError, match=r"settings\.grpo\.batch_multiplier is not set; with settings\.gymrail"):
+        made(THROUGH_GYM, tmp_path, SMALL, "settings.grpo.use_dynamic_sampling=true")
+    with pytest.raises(InputError, match=r"settings\.gymrail.*'example'"):
+        made(THROUGH_GYM, tmp_path, SMALL, "settings.gymrail.example=nemotron_4")
+    with pytest.raises(InputError, match=r"settings\.policy\.megatron_cfg\.peft"):
+        made(THROUGH_GYM, tmp_path, SMALL, "lora.r=8")
+    with pytest.raises(InputError, match="a setting of GRPO"):
+        made(SFT, tmp_path, "settings.gymrail.example=dapo_7b")
+
+
+def test_overlong_shaping_is_nemo_rls_own_and_off_unless_the_recipe_says_it(tmp_path: Path) -> None:
+    _, config = made(NATIVE, tmp_path, SMALL)
+    assert config["grpo"]["reward_shaping"] == {"enabled": False}
+    _, config = made(NATIVE, tmp_path, SMALL, "overlong={buffer: 128, penalty: 0.5}")
+    assert config["grpo"]["reward_shaping"] == {
+        "enabled": True, "overlong_buffer_length": 128, "overlong_buffer_penalty": 0.5, "max_response_length": 512,
+        "stop_properly_penalty_coef": None,
+    }  # fmt: skip
+    with pytest.raises(InputError, match=r"settings\.grpo\.reward_shaping: set overlong instead"):
+        made(NATIVE, tmp_path, SMALL, "settings.grpo.reward_shaping={enabled: true}")
+
+
+def test_arguments_of_the_chat_template_reach_nemo_gyms_model_server(tmp_path: Path) -> None:
+    overrides = ["settings.grpo.max_num_steps=1", "settings.gymrail.chat_template_kwargs={enable_thinking: false}"]
+    _, config = made(THROUGH_GYM, tmp_path, *overrides)
+    model = config["env"]["nemo_gym"]["policy_model"]["responses_api_models"]["vllm_model"]
+    assert model["chat_template_kwargs"] == {"enable_thinking": False}
+
+
+def test_a_recipes_own_files_are_what_the_data_is_made_of(tmp_path: Path) -> None:
+    rows = list(islice(find("mcqa").tasks("example"), 2))
+    write_jsonl((task.row for task in rows), tmp_path / "mine.jsonl")
+    mixture = f"mixture=[{{environment: mcqa, files: {{train: {tmp_path / 'mine.jsonl'}}}}}]"
+    small = ["settings.grpo.max_num_steps=1", "evaluation=null", "settings.grpo.val_period=0"]
+    made(NATIVE, tmp_path, mixture, *small)
+    written = [json.loads(line)["task"] for line in (tmp_path / "train.jsonl").read_text("utf-8").splitlines()]
+    assert len(written) == 16
+    assert {json.dumps(row) for row in written} == {json.dumps(task.row) for task in rows}
+    with pytest.raises(InputError, match=r"mcqa: there is no file 'nowhere\.jsonl' for the split 'train'"):
+        made(NATIVE, tmp_path, "mixture=[{environment: mcqa, files: {train: nowhere.jsonl}}]")

@@ -14,6 +14,7 @@ from grpo_runs import train
 
 from gymrail import Rollout, tool
 from gymrail.data.mixture import Member, Mixture
+from gymrail.data.overlong import Overlong
 from gymrail.episode import Limits
 from gymrail.errors import InputError
 from gymrail.rollout import Outcome
@@ -182,6 +183,21 @@ def test_the_trainer_gets_scaled_rewards_and_the_record_keeps_the_verifier_s() -
     columns = RolloutFunction({"train": mixture}).to_columns(played, 2)
     assert columns["gymrail_reward"] == [2.5, 0.625]
     assert [rollout.reward for rollout in played] == [1.0, 0.25]
+
+
+def test_overlong_shaping_lowers_what_the_trainer_gets_and_never_makes_a_number_of_a_failure() -> None:
+    mixture = Mixture([Member(PAD, reward_scale=2.0)], seed=0)
+    scored = Rollout(PAD.name, mixture.group(0).task, "one", outcome=Outcome("scored"), reward=1.0)
+    answer = {"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": "1"}]}
+    answer |= {"prompt_token_ids": [1], "generation_token_ids": [5] * 8, "generation_log_probs": [-0.5] * 8}
+    scored.conversation = [answer]
+    failed = Rollout(PAD.name, mixture.group(0).task, "one", outcome=Outcome("failed"))
+    failed.conversation = [answer]
+
+    shaped = RolloutFunction({"train": mixture}, overlong=Overlong(limit=10, buffer=4, penalty=1.0))
+    assert shaped.to_columns([scored, failed], 2)["gymrail_reward"] == [2.0 - 0.5, None]
+    assert (scored.reward, scored.metrics["overlong_penalty"]) == (1.0, -0.5)
+    assert "overlong_penalty" not in failed.metrics
 
 
 def test_a_prompt_without_a_task_is_refused_with_the_fix() -> None:
