@@ -73,7 +73,7 @@ interop-unsloth: $(INSTALLED_DEV) ## train with Unsloth's real trainers on the C
 
 interop-nemo-rl: $(INSTALLED_DEV) ## hold NeMo RL's rollouts against TRL's, from a checkout NEMO_RL_SOURCE; installs what it imports once (2 GB)
 	@test -n "$(NEMO_RL_SOURCE)" || { echo "Name a NeMo RL checkout: NEMO_RL_SOURCE=path/to/RL make interop-nemo-rl" >&2; exit 1; }
-	GYMRAIL_INTEROP=1 GYMRAIL_FORBID_SKIPS=1 $(BIN)/python -m pytest $(PYTEST_ARGS) tests/interop/test_nemo_rl.py tests/interop/test_nemo_rl_recipes.py
+	GYMRAIL_INTEROP=1 GYMRAIL_FORBID_SKIPS=1 $(BIN)/python -m pytest $(PYTEST_ARGS) tests/interop/test_nemo_rl.py tests/interop/test_nemo_rl_recipes.py tests/interop/test_nemo_rl_results.py
 
 bench: $(INSTALLED_DEV) ## measure rollouts per second, CPU and memory, as ratios to a bare loop
 	$(BIN)/python benchmarks/rollouts.py

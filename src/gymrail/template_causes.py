@@ -44,7 +44,7 @@ CAUSES = {
     "answer": Cause("rewrites an earlier answer", _WRITE),
     "after_end": Cause(
         "adds {extra!r} after the last end-of-turn token: a token that is never sampled",
-        "SFT and DPO on messages train it; let the template write it only before another message.",
+        "`gymrail train` leaves it out; in a script of your own, gymrail_trl.train_as_sampled(trainer) does.",
     ),
     "scaffolding": Cause("rewrites user turns or tool results once the conversation goes on", _WRITE),
     "other_tokens": Cause("makes other tokens of the same text", SPLICE),

@@ -12,7 +12,8 @@ stand here:
 - Mask: a rollout that failed, was truncated where those are left out, or holds no tokens is one masked row without a
   reward (`training_row`), never reward 0.
 
-Trainers take a row's lists as they are: TRL and Unsloth prompt, completion, mask and log-probs; NeMo RL `segments`.
+Trainers take a row's lists as they are: TRL and Unsloth prompt, completion, mask and log-probs; NeMo RL `segments` on
+its native path, and the calls' own fields on its NeMo Gym path.
 """
 
 from __future__ import annotations
@@ -54,6 +55,8 @@ class TokenSequence:
     """1 where the policy sampled the token, 0 where the environment or the template wrote it."""
     log_probs: list[float] = field(default_factory=list)
     """Natural logarithm of the sampling probability at the sampling temperature; 0.0 where the mask is 0."""
+    calls: int = field(default=0, compare=False)
+    """Model calls that it is made of."""
 
     @property
     def input_ids(self) -> list[int]:
@@ -103,16 +106,23 @@ def training_row(rollout: Rollout, *, placeholder_id: int, train_truncated: bool
         train_truncated: train rollouts that ran out of a budget with the reward they earned; False masks them.
     """
     masked = TokenSequence([placeholder_id], [placeholder_id], [0], [0.0])
-    if not rollout.is_trainable:
-        return TrainingRow(masked, None, "no_reward")
-    if rollout.outcome is not None and rollout.outcome.status == "truncated" and not train_truncated:
-        return TrainingRow(masked, None, "truncated")
+    reason = left_out_because(rollout, train_truncated=train_truncated)
+    if reason is not None:
+        return TrainingRow(masked, None, reason)
     try:
         sequence, left_out = last_sequence(rollout)
     except TokenError as error:
         # Context ran out before the first answer, or an endpoint gave no ids: there is nothing to train on.
         return TrainingRow(masked, None, "no_tokens", problem=str(error))
     return TrainingRow(sequence, rollout.reward, left_out=left_out)
+
+
+def left_out_because(rollout: Rollout, *, train_truncated: bool = True) -> Literal["no_reward", "truncated"] | None:
+    """Say why a rollout is not trained on, whatever its tokens are; None where it is."""
+    if not rollout.is_trainable:
+        return "no_reward"
+    is_truncated = rollout.outcome is not None and rollout.outcome.status == "truncated"
+    return "truncated" if is_truncated and not train_truncated else None
 
 
 def sequences_of(rollout: Rollout) -> list[TokenSequence]:
@@ -147,6 +157,7 @@ def chains_of(calls: Iterable[Item], where: str, model: str) -> list[TokenSequen
             chain.mask += [0] * len(between)
             chain.log_probs += [0.0] * len(between)
         chain = chains[-1]
+        chain.calls += 1
         chain.completion_ids += sampled
         chain.mask += [1] * len(sampled)
         chain.log_probs += log_probs
@@ -204,6 +215,37 @@ def finish_of(sampled_ids: Sequence[int], end_ids: Collection[int]) -> Literal["
     return "stop" if sampled_ids and sampled_ids[-1] in end_ids else "max_output_tokens"
 
 
+def up_to_end(token_ids: Sequence[int], end_ids: Collection[int]) -> list[int]:
+    """Return a rendered answer as a policy would have sampled it: without what its template writes after the last
+    token at which sampling stops, such as a newline."""
+    last = max((place for place, token in enumerate(token_ids) if token in end_ids), default=len(token_ids) - 1)
+    return list(token_ids[: last + 1])
+
+
+def labels_as_sampled(
+    labels: Sequence[int], input_ids: Sequence[int], *, end_ids: Collection[int], header: Sequence[int]
+) -> list[int]:
+    """Return a rendered conversation's labels for the tokens alone that a policy samples.
+
+    Args:
+        labels: a trainer's own: runs of tokens that are trained on, -100 elsewhere.
+        end_ids: the ids at which sampling stops; what follows one in a run is the template's, and gets -100.
+        header: the ids that begin a turn of the policy; those of them that stand in a run get -100, too.
+    """
+    found = [-100] * len(labels)
+    place = 0
+    while place < len(labels):
+        if labels[place] == -100:
+            place += 1
+            continue
+        stop = next((end for end in range(place, len(labels)) if labels[end] == -100), len(labels))
+        first = place + _header_within(input_ids, place, stop, header)
+        end = next((at + 1 for at in range(first, stop) if input_ids[at] in end_ids), stop)
+        found[first:end] = labels[first:end]
+        place = stop
+    return found
+
+
 def first_difference(first: Sequence[int], second: Sequence[int]) -> int:
     """Return the first place where two sequences differ: the shorter one's length where one begins with the other."""
     pairs = enumerate(zip(first, second, strict=False))
@@ -231,3 +273,12 @@ def token_problem(prompt: Any, sampled: Any, log_probs: Any) -> str | None:
 
 def _token(ids: Sequence[int], at: int) -> str:
     return str(ids[at]) if at < len(ids) else "the end"
+
+
+def _header_within(ids: Sequence[int], start: int, stop: int, header: Sequence[int]) -> int:
+    """How many of a run's first tokens are the end of a header that begins before it, or with it."""
+    for inside in range(min(len(header), stop - start), 0, -1):
+        begin = start + inside - len(header)
+        if begin >= 0 and list(ids[begin : start + inside]) == list(header):
+            return inside
+    return 0

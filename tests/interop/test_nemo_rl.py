@@ -28,6 +28,7 @@ from gymrail.serving.agent import create_agent_app
 from gymrail.serving.loopback import serve_on_loopback
 from gymrail.serving.settings import Settings
 from gymrail.spec import EnvironmentSpec
+from gymrail.tokens import training_row
 from gymrail_nemo_rl.configuration import configuration
 from gymrail_nemo_rl.tasks import gym_row, native_row
 from tests.interop.inside_nemo_rl.keypad import KeypadTask
@@ -46,6 +47,8 @@ pytestmark = [
 KEYPAD = str(Path(__file__).parent / "inside_nemo_rl" / "keypad.py")
 SAMPLING = {"temperature": 1.0, "top_p": 1.0, "max_output_tokens": 96}
 OUTPUT, STEPS, REPEATS = 96, 8, 2
+EXACT = ("ids", "mask", "log_probs", "reward", "segments")
+"""What is equal, token by token: the rows as tensors, and cut into messages as NeMo RL keeps them."""
 CONTEXT = {"qwen2_5": 690, "qwen3_instruct_2507": 680, "llama3_1": 650}
 """Tokens of an episode, so that in each family one of the episodes runs out of them between two turns."""
 
@@ -69,7 +72,7 @@ def test_nemo_rls_rollout_trains_on_the_tokens_that_the_trl_adapter_trains_on(fa
                 assert sample["truncated"]
                 assert len(sample["ids"]) == CONTEXT[family]
                 continue
-            got = {name: sample[name] for name in ("ids", "mask", "log_probs", "reward")}
+            got = {name: sample[name] for name in EXACT}
             assert got == {name: want[name] for name in got}
             assert sample["truncated"] == (want["reason"] == "max_output_tokens")
     assert answer["counts"] == {"abandoned": 0, "inexact": 0}
@@ -88,7 +91,7 @@ def test_nemo_rls_gym_post_processing_takes_our_agent_servers_answers(family: st
             assert sample["masked"]
             continue
         assert not sample["masked"]
-        got = {name: sample[name] for name in ("ids", "mask", "log_probs", "reward")}
+        got = {name: sample[name] for name in EXACT}
         assert got == {name: want[name] for name in got}
 
 
@@ -158,7 +161,11 @@ class _Side:
 
         rollouts = [asyncio.run(self._play(group)) for group in self.groups]
         columns = RolloutFunction({}).to_columns(rollouts, self.tokenizer.eos_token_id)
-        return [_sample(columns, place, rollout) for place, rollout in enumerate(rollouts)]
+        rows = [training_row(rollout, placeholder_id=self.tokenizer.eos_token_id) for rollout in rollouts]
+        return [
+            {**_sample(columns, place, rollout), "segments": [list(part) for part in row.sequence.segments]}
+            for place, (rollout, row) in enumerate(zip(rollouts, rows, strict=True))
+        ]
 
     def _prompt(self, task: KeypadTask) -> list[int]:
         return self.template.prompt(task.input_items, self.spec.tool_schemas(task))

@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 from gymrail.collect.run_directory import RunDirectory
 from gymrail.errors import InputError
 from gymrail.recipe import Recipe, load_recipe
+from gymrail.recipe_mixture import plain_mixture_of
 from gymrail.recipe_stages import StageSection
 from gymrail_trl.iterated import overall
 from gymrail_trl.train import train
@@ -274,3 +275,19 @@ def test_the_mean_over_all_weighs_environments_alike_and_has_the_interval_of_ind
     assert overall({"one": one, "two": two}) == pytest.approx(
         {"mean": 0.7, "low": 0.7 - 0.25, "high": 0.7 + (0.3**2 + 0.04**2) ** 0.5 / 2, "tasks": 1010}
     )
+
+
+def test_collect_stages_play_the_mixture_s_temperature_and_refuse_what_changes_over_steps(tmp_path: Path) -> None:
+    weights = ["mixture.0.weight=1", "mixture.1.weight=9"]
+    for temperature, expected in ((1, 80), (2, 200)):
+        recipe = short(tmp_path / str(temperature), *weights, f"mixing.temperature={temperature}")
+        groups = list(map(plain_mixture_of(recipe, recipe.specs()).group, range(800)))
+        assert sum(group.spec.name == "word_math" for group in groups) == expected
+    for override in ("mixing.unit=tokens", "mixing.curriculum={}", "mixing.dynamic_sampling={}", "mixing.late={}"):
+        with pytest.raises(InputError, match=r"mixing\.\w+ goes with algorithm grpo, not with iterated"):
+            short(tmp_path, override)
+    for key in ("floor=1", "epochs=1", "concurrency=1", "deadline_seconds=1", "reward_scale=2"):
+        with pytest.raises(InputError, match=rf"{key.partition('=')[0]} of word_math goes with algorithm grpo"):
+            short(tmp_path, f"mixture.0.{key}")
+    with pytest.raises(InputError, match="schedule of word_math goes with algorithm grpo"):
+        short(tmp_path, "mixture.0={environment: word_math, schedule: [[0, 1], [9, 2]]}")

@@ -80,7 +80,10 @@ def serve(recipe: Recipe) -> None:
     url = f"http://{ours.policy_host or own_address()}:{ours.policy_port}/v1"
     record, agent = Record(recipe.directory, specs), ToolLoop(recipe.agent.max_steps)
     try:
-        app = create_agent_app(specs, trained_model(url, MODEL), agent, settings, for_training=True, record=record)
+        app = create_agent_app(
+            specs, trained_model(url, MODEL), agent, settings, for_training=True,
+            train_truncated=recipe.train_truncated, record=record,
+        )  # fmt: skip
         run_server(app, host, ours.agent_port)
     finally:
         record.close()

@@ -95,7 +95,8 @@ def _logger(recipe: Recipe, output: Path) -> dict[str, Any]:
     return {
         "log_dir": str(output / "logs"),
         "wandb_enabled": False,
-        "tensorboard_enabled": False,
+        # What it logs stays on disk, and `logs` reads it.
+        "tensorboard_enabled": True,
         "wandb": dict(named),
         "swanlab": dict(named),
         "tensorboard": {"log_dir": str(output / "logs" / "tensorboard")} if recipe.algorithm != "grpo" else {},
@@ -163,9 +164,15 @@ def _native(recipe: Recipe, specs: Sequence[EnvironmentSpec]) -> dict[str, Any]:
             "_override_": True,
             ENVIRONMENT: {
                 "environments": [
-                    {"source": _source(entry.environment), "config": dict(entry.config)} for entry in recipe.mixture
+                    {
+                        "source": _source(entry.environment),
+                        "config": dict(entry.config),
+                        "reward_scale": entry.reward_scale,
+                    }
+                    for entry in recipe.mixture
                 ],
                 "max_steps": recipe.agent.max_steps,
+                "train_truncated": recipe.train_truncated,
                 "limits": limits_of(recipe),
                 "run": str(recipe.directory.resolve()),
                 "tokenizer": "${policy.tokenizer}",

@@ -25,6 +25,7 @@ except ImportError as error:
     ) from error
 
 from gymrail.task import Task
+from gymrail.tokens import TokenSequence
 from gymrail_nemo_rl.configuration import ENVIRONMENT
 from gymrail_nemo_rl.segments import Segments
 
@@ -62,7 +63,14 @@ class TaskDataset(RawDataset):
         if not fits:
             ids, info = ids[:_CUT], {**info, "too_long": True}
         return {
-            "message_log": [{"role": "user", "content": self._segments.text(ids), "token_ids": torch.tensor(ids)}],
+            "message_log": [
+                {
+                    "role": part.role,
+                    "content": self._segments.text(part.token_ids),
+                    "token_ids": torch.tensor(part.token_ids),
+                }
+                for part in TokenSequence(ids).segments
+            ],
             "length": len(ids),
             "extra_env_info": info,
             "loss_multiplier": 1.0 if fits else 0.0,

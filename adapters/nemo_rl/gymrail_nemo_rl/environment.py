@@ -65,6 +65,11 @@ class NativeEnvironment(EnvironmentInterface[dict[str, Any]]):
             agent=ToolLoop(cfg.get("max_steps")),
             limits=Limits(**(cfg.get("limits") or {})),
             record=self._record,
+            train_truncated=cfg.get("train_truncated", True),
+            reward_scales={
+                spec.name: entry.get("reward_scale", 1.0)
+                for spec, entry in zip(specs, cfg["environments"], strict=True)
+            },
         )
 
     async def step(self, message_log_batch: Any, metadata: Any) -> EnvironmentReturn[dict[str, Any]]:

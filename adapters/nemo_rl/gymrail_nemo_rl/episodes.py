@@ -24,6 +24,7 @@ from gymrail.errors import InputError, did_you_mean
 from gymrail.limits import DEFAULT_LIMITS, Limits
 from gymrail.rollout import Rollout
 from gymrail.spec import EnvironmentSpec
+from gymrail.tokens import left_out_because
 from gymrail_nemo_rl.segments import Segments
 from gymrail_nemo_rl.stepped import Move, Room, SteppedEpisode
 from gymrail_nemo_rl.tasks import SPLIT
@@ -57,10 +58,15 @@ class Episodes:
         agent: ToolLoop | None = None,
         limits: Limits = DEFAULT_LIMITS,
         record: Callable[[Rollout], None] | None = None,
+        reward_scales: Mapping[str, float] | None = None,
+        train_truncated: bool = True,
     ) -> None:
         """
         Args:
             record: called with every finished rollout, such as a `Record`.
+            reward_scales: what an environment's rewards are multiplied by for the trainer; records, metrics and
+                held-out tasks keep the verifier's.
+            train_truncated: False leaves rollouts that ran out of a budget out of the loss, as failed ones are.
         """
         self.specs = {spec.name: spec for spec in specs}
         self.segments = segments
@@ -68,6 +74,8 @@ class Episodes:
         self.agent = agent or ToolLoop()
         self.limits = limits
         self.record = record
+        self.reward_scales = dict(reward_scales or {})
+        self.train_truncated = train_truncated
         self.abandoned = 0
         """Episodes that NeMo RL ended without a word."""
         self.inexact = 0
@@ -86,10 +94,8 @@ class Episodes:
             InputError: the data and the environments do not fit together; no sample could be right.
         """
         moves = await asyncio.gather(*(self._step(log, info) for log, info in zip(logs, metadata, strict=True)))
-        # The failed ones last: the rewards of their groups are known by then.
-        judged = {
-            place: self._over(move) for place, move in enumerate(moves) if move.rollout and move.rollout.is_trainable
-        }
+        # What is left out last: the rewards of their groups are known by then.
+        judged = {place: self._over(move) for place, move in enumerate(moves) if move.rollout and self._counts(move)}
         return [judged[place] if place in judged else self._answer(move) for place, move in enumerate(moves)]
 
     def take_metrics(self) -> dict[str, float]:
@@ -169,14 +175,24 @@ class Episodes:
         if self.record is not None:
             self.record(rollout)
         key = (rollout.environment, rollout.task_index, str(rollout.task.row.get(SPLIT)))
-        if rollout.reward is not None:
-            self._rewards.setdefault(key, []).append(rollout.reward)
+        if self._counts(step):
+            assert rollout.reward is not None, "what is trained on has a reward"
+            is_held_out = SPLIT in rollout.task.row
+            reward = rollout.reward * (1.0 if is_held_out else self.reward_scales.get(rollout.environment, 1.0))
+            self._rewards.setdefault(key, []).append(reward)
             if len(self._rewards) > _REMEMBERED_TASKS:
                 self._rewards.pop(next(iter(self._rewards)))
-            return Answer("", step.info, rollout.reward, True, rollout.final_text)
-        logger.warning("An episode of %s failed and is left out: %s", rollout.environment, rollout.failure)
+            return Answer("", step.info, reward, True, rollout.final_text)
+        if rollout.failure is not None:
+            logger.warning("An episode of %s failed and is left out: %s", rollout.environment, rollout.failure)
         known = self._rewards.get(key)
         return Answer(self._filler, step.info, sum(known) / len(known) if known else 0.0, True)
+
+    def _counts(self, step: _Step) -> bool:
+        """Whether the rollout's reward is told; a held-out one that ran out of a budget still says how good it was."""
+        assert step.rollout is not None
+        is_held_out = SPLIT in step.rollout.task.row
+        return left_out_because(step.rollout, train_truncated=self.train_truncated or is_held_out) is None
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@
 `gymrail train` starts it. It has NeMo RL's own loader read the configuration and its own classes check it, refuses
 what they would take in silence (unknown keys, missing keys), writes the whole as `nemo_rl.resolved.yaml` beside it,
 registers our environment, and calls the `main` of NeMo RL's example program. That program connects to the Ray cluster
-that RAY_ADDRESS names, or starts one on this machine.
+that RAY_ADDRESS names, or starts one on this machine. However it ends, what it logged is written as `log.json`.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from typing import Any
 
 from gymrail.errors import InputError
 from gymrail_nemo_rl.keys import problems_of
+from gymrail_nemo_rl.logs import write_log
 
 PROGRAMS = {
     "grpo": "examples/run_grpo.py",
@@ -84,8 +85,11 @@ def launch(path: Path, algorithm: str, source: Path, *, check_only: bool = False
     assert found is not None and found.loader is not None, f"{program} is a Python file"
     module = importlib.util.module_from_spec(found)
     sys.modules[program.stem] = module
-    found.loader.exec_module(module)
-    module.main()
+    try:
+        found.loader.exec_module(module)
+        module.main()
+    finally:
+        write_log(path.parent)
 
 
 def main() -> None:

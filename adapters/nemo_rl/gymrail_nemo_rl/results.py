@@ -1,7 +1,9 @@
-"""What a NeMo RL run left behind, as a run's metrics: rewards per environment from the record, checkpoints, logs."""
+"""What a NeMo RL run left behind, as a run's metrics: rewards per environment from the record, checkpoints with what
+NeMo RL noted beside each, and the last step that it logged."""
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,6 +12,7 @@ from typing import Any
 from gymrail.collect.run_directory import RunDirectory
 from gymrail.recipe import Recipe
 from gymrail.spec import EnvironmentSpec
+from gymrail_nemo_rl.logs import LOG, read_log
 from gymrail_nemo_rl.record import EVALUATION
 
 _SHARE = 10
@@ -28,13 +31,15 @@ def read_results(recipe: Recipe, specs: Sequence[EnvironmentSpec]) -> dict[str, 
         counts.setdefault(name, {"scored": 0, "truncated": 0, "failed": 0})[finished.status] += 1
         if finished.reward is not None:
             rewards.setdefault(name, []).append(finished.reward)
-    saved = checkpoints_of(directory / "checkpoints")
+    saved, log = checkpoints_of(directory / "checkpoints"), read_log(directory)
     summary = {
         "rollouts": sum(sum(each.values()) for each in counts.values()),
         "environments": {name: {**counts[name], **_rewards(rewards.get(name, []))} for name in counts},
         "held_out": _held_out(recipe),
-        "checkpoints": [str(path) for path in saved],
+        "checkpoints": [{"path": str(path), **_noted(path)} for path in saved],
         "policy": str(saved[-1] / "policy") if saved else None,
+        "log": str(directory / LOG) if log else None,
+        "last_step": log[-1] if log else None,
         "logs": str(directory / "logs"),
     }
     run.write_metrics(summary)
@@ -45,6 +50,15 @@ def checkpoints_of(folder: Path) -> list[Path]:
     """Return NeMo RL's checkpoints, oldest first."""
     found = [(int(match[1]), path) for path in folder.glob("step_*") if (match := _STEP.search(path.name))]
     return [path for _, path in sorted(found)]
+
+
+def _noted(checkpoint: Path) -> dict[str, Any]:
+    """NeMo RL's own account of a checkpoint: its step, and the metric that it is kept by."""
+    path = checkpoint / "training_info.json"
+    if not path.is_file():
+        return {}
+    noted: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return noted
 
 
 def _held_out(recipe: Recipe) -> dict[str, dict[str, float | None]]:

@@ -2,8 +2,9 @@
 
 That loop tokenizes what an environment answers as it stands, without the chat template: so the environment's text must
 carry the template's own scaffolding, from right after the token that ended the policy's turn up to where it writes its
-next. `Segments` cuts it from the tokenizer's template. The loop shows an environment the policy's words as text,
-special tokens left out; they are counted by tokenizing them again, and parsed as any policy's are.
+next: `ChatTemplate.scaffolding`, which every trainer's next prompt is made of. The loop shows an environment the
+policy's words as text, special tokens left out; they are counted by tokenizing them again, and parsed as any policy's
+are. The rows themselves are NeMo RL's: it joins what it sampled and what it tokenized.
 """
 
 from __future__ import annotations
@@ -43,10 +44,7 @@ class Segments:
 
     def between(self, items: Sequence[Item]) -> list[int]:
         """Return the template's ids from the end of the conversation's last turn of the policy to its next."""
-        last = max(place for place, item in enumerate(items) if _is_policys(item))
-        # The policy's turn is over: NeMo RL has its end token already, so what follows begins behind it.
-        marked = {**items[last], "prompt_token_ids": [], "generation_token_ids": [self.template.turn_end]}
-        return self.template.prompt([*items[:last], marked, *items[last + 1 :]], ())[1:]
+        return self.template.scaffolding(items)
 
     def text(self, token_ids: Sequence[int]) -> str:
         """Return the text that NeMo RL tokenizes to these ids; `count` says whether it does."""
@@ -69,7 +67,3 @@ class Segments:
 
     def _decoded(self, token_ids: Sequence[int], *, skip: bool) -> str:
         return self.tokenizer.decode(list(token_ids), skip_special_tokens=skip, clean_up_tokenization_spaces=False)
-
-
-def _is_policys(item: Item) -> bool:
-    return item.get("role") == "assistant" or item.get("type") in ("function_call", "reasoning")

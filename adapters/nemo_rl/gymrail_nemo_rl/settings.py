@@ -98,6 +98,8 @@ def check_recipe(recipe: Recipe) -> None:
         if path in places:
             raise InputError(f"settings.{path}: set {places[path]} instead; the recipe keeps the two in step.")
     check_settings(settings, recipe.algorithm)
+    if recipe.algorithm == "grpo":
+        _refuse_mixture(recipe)
     section = settings.get(recipe.algorithm) or {}
     _check_example(recipe, settings)
     if recipe.algorithm == "grpo":
@@ -165,6 +167,38 @@ def _refuse_parts(recipe: Recipe) -> None:
             "agent.token_limit and agent.output_token_limit do not go with trainer nemo_rl, which does not tell its "
             "environments what was sampled; set sampling.context_length."
         )
+
+
+def _refuse_mixture(recipe: Recipe) -> None:
+    """NeMo RL reads the mixture from a file that is written before it begins, and plays its episodes itself."""
+    written = "NeMo RL trains on tasks that are drawn before it begins"
+    own = "settings.grpo.use_dynamic_sampling is NeMo RL's own"
+    mixing = {
+        "unit": (recipe.mixing.unit != "episodes", f"{written}, and tokens are counted as they are sampled"),
+        "curriculum": (recipe.mixing.curriculum, f"{written}; use a profile: `gymrail profile`, pass_rate, weight_by"),
+        "dynamic_sampling": (recipe.mixing.dynamic_sampling, f"{written}; {own}"),
+        "late": (recipe.mixing.late, "NeMo RL waits for every episode; set agent.episode_seconds"),
+    }
+    for name, (value, instead) in mixing.items():
+        if value:
+            raise InputError(f"mixing.{name} does not go with trainer nemo_rl: {instead}.")
+    ours, grpo = adapter_settings(recipe), trainer_settings(recipe).get("grpo") or {}
+    for entry in recipe.mixture:
+        refused = {
+            "concurrency": (entry.concurrency, "NeMo RL plays a step's episodes side by side"),
+            "deadline_seconds": (entry.deadline_seconds, "NeMo RL waits for every episode; set agent.episode_seconds"),
+            "reward_scale": (
+                entry.reward_scale != 1 and ours.path == "nemo_gym",
+                "its agent server answers with the verifier's reward; set settings.gymrail.path to native",
+            ),
+            "schedule": (
+                entry.schedule and grpo.get("use_dynamic_sampling"),
+                "under settings.grpo.use_dynamic_sampling nobody knows beforehand which step a task is for",
+            ),
+        }
+        for name, (value, instead) in refused.items():
+            if value:
+                raise InputError(f"{name} of {entry.environment} does not go with trainer nemo_rl: {instead}.")
 
 
 def _numbers(settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from gymrail.data.jsonl import write_jsonl
-from gymrail.data.mixture import Group, Member, Mixture
+from gymrail.data.mixture import Group
+from gymrail.data.mixture_stream import MixtureStream
+from gymrail.errors import InputError
 from gymrail.messages import responses_tools
 from gymrail.recipe import Recipe
+from gymrail.recipe_mixture import mixture_of
 from gymrail.spec import EnvironmentSpec
 from gymrail_nemo_rl.settings import adapter_settings, trainer_settings
 
@@ -21,21 +24,14 @@ def write_tasks(recipe: Recipe, specs: Iterable[EnvironmentSpec], folder: Path) 
     """Write a GRPO recipe's tasks, as many as the run's steps draw, and its held-out ones; return the files by split.
 
     Raises:
-        InputError: a member of the mixture has no tasks.
+        InputError: a member of the mixture has no tasks, its epochs are over before the run's steps are, or its floors
+            are more than a step's prompts.
     """
     specs = list(specs)
-    members = [
-        Member(
-            spec, entry.weight, entry.split, entry.limit, Path(entry.profile) if entry.profile else None,
-            entry.pass_rate, entry.weight_by,
-        )
-        for spec, entry in zip(specs, recipe.mixture, strict=True)
-    ]  # fmt: skip
-    mixture = Mixture(members, seed=recipe.seed)
     row = gym_row if adapter_settings(recipe).path == "nemo_gym" else native_row
     folder.mkdir(parents=True, exist_ok=True)
     files = {"train": folder / "train.jsonl"}
-    write_jsonl((row(mixture.group(index), {}) for index in range(groups_needed(recipe))), files["train"])
+    write_jsonl((row(group, {}) for group in _groups(recipe, specs)), files["train"])
     if recipe.evaluation is not None:
         section, files["validation"] = recipe.evaluation, folder / "validation.jsonl"
         held_out = (
@@ -46,15 +42,6 @@ def write_tasks(recipe: Recipe, specs: Iterable[EnvironmentSpec], folder: Path) 
         mark = {SPLIT: section.split}
         write_jsonl((row(group, mark) for group in held_out for _ in range(section.repeats)), files["validation"])
     return files
-
-
-def groups_needed(recipe: Recipe) -> int:
-    """How many groups a run draws: one for each prompt of each step."""
-    grpo = trainer_settings(recipe)["grpo"]
-    # What dynamic sampling throws away is drawn anew, at most so many batches for one step.
-    batches = grpo.get("dynamic_sampling_max_gen_batches", 10) if grpo.get("use_dynamic_sampling") else 1
-    per_batch = grpo.get("num_prompts_per_step", 32) * grpo.get("batch_multiplier", 1)
-    return int(grpo["max_num_steps"] * per_batch * batches)
 
 
 def native_row(group: Group, mark: Mapping[str, str]) -> dict[str, Any]:
@@ -81,3 +68,34 @@ def gym_row(group: Group, mark: Mapping[str, str]) -> dict[str, Any]:
         "agent_ref": {"type": "responses_api_agents", "name": group.spec.name},
         "_ng_task_index": group.index,
     }
+
+
+def _groups(recipe: Recipe, specs: Sequence[EnvironmentSpec]) -> Iterator[Group]:
+    """Draw the run's groups from the mixture, in the order in which NeMo RL reads them: a step's prompts together."""
+    mixture, (steps, prompts) = mixture_of(recipe, specs), _batches(recipe)
+    if mixture.is_plain:
+        yield from map(mixture.group, range(steps * prompts))
+        return
+    if mixture.length is not None and mixture.length < steps * prompts:
+        raise InputError(
+            f"The mixture's epochs have {mixture.length} groups, and the run draws {steps * prompts}: {steps} batches "
+            f"of settings.grpo.num_prompts_per_step={prompts}. Lower settings.grpo.max_num_steps, or raise epochs."
+        )
+    floors = sum(member.floor for member in mixture.members)
+    if floors > prompts:
+        raise InputError(
+            f"The floors of the mixture sum to {floors}, and a batch has {prompts} groups; lower them, or raise "
+            "settings.grpo.num_prompts_per_step."
+        )
+    stream = MixtureStream(mixture)
+    for step in range(steps):
+        yield from stream.batch(prompts, step)
+
+
+def _batches(recipe: Recipe) -> tuple[int, int]:
+    """How many batches a run reads, and the groups of each: one for each prompt."""
+    grpo = trainer_settings(recipe)["grpo"]
+    # What dynamic sampling throws away is drawn anew, at most so many batches for one step.
+    batches = grpo.get("dynamic_sampling_max_gen_batches", 10) if grpo.get("use_dynamic_sampling") else 1
+    per_batch = grpo.get("num_prompts_per_step", 32) * grpo.get("batch_multiplier", 1)
+    return int(grpo["max_num_steps"] * batches), int(per_batch)

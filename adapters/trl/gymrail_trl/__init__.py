@@ -1,7 +1,8 @@
 """Train on Gymrail environments with TRL.
 
 `RolloutFunction` plays our agents over the trainer's live policy (GRPO); `environment_factory` gives TRL's own loop our
-environments; `reward_function` is a plain reward for single-turn ones; `train` runs a recipe.
+environments; `reward_function` is a plain reward for single-turn ones; `train_as_sampled` has SFT and DPO trainers
+train on what a policy samples alone; `train` runs a recipe.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ _HOMES = {
     "reward_dataset": "gymrail_trl.reward",
     "reward_function": "gymrail_trl.reward",
     "train": "gymrail_trl.train",
+    "train_as_sampled": "gymrail_trl.as_sampled",
 }
 
 __all__ = sorted(_HOMES)  # pyright: ignore[reportUnsupportedDunderAll]

@@ -10,12 +10,13 @@ from gymrail.agents.tool_loop import ToolLoop
 from gymrail.data.mixture import Mixture
 from gymrail.errors import InputError
 from gymrail.recipe import Recipe
+from gymrail.recipe_mixture import mixture_of
 from gymrail.rollout import Rollout
 from gymrail.spec import EnvironmentSpec
 from gymrail_trl.dataset import group_dataset, groups_needed
 from gymrail_trl.places import SaveMixture, restore_mixture
 from gymrail_trl.rollout import RolloutFunction
-from gymrail_trl.stages import Policy, last_checkpoint, limits_of, mixture_of, overlong_of, sampling_of
+from gymrail_trl.stages import Policy, last_checkpoint, limits_of, overlong_of, sampling_of
 
 FINGERPRINT = "mixture.txt"
 

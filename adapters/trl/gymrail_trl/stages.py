@@ -3,6 +3,7 @@ run directory."""
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -17,8 +18,6 @@ from gymrail.collect.runner import Job, collect
 from gymrail.data.export import preference_rows, sft_rows, to_dataset
 from gymrail.data.export.conversation import fingerprint
 from gymrail.data.export.write import SUMMARY
-from gymrail.data.member import Member
-from gymrail.data.mixture import Mixture
 from gymrail.data.overlong import Overlong
 from gymrail.episode import Limits
 from gymrail.errors import GymrailError, InputError
@@ -26,7 +25,9 @@ from gymrail.models.build import build_model
 from gymrail.models.token_model import Sampling, TokenModel
 from gymrail.models.transformers import load_checkpoint, policy_model
 from gymrail.recipe import Recipe
+from gymrail.recipe_mixture import plain_mixture_of
 from gymrail.spec import EnvironmentSpec
+from gymrail_trl.as_sampled import prepared, train_as_sampled
 from gymrail_trl.tiny import TinyShape, make_tiny_policy
 
 
@@ -96,19 +97,6 @@ def limits_of(recipe: Recipe) -> Limits:
         "call_seconds", "episode_seconds", "token_limit", "output_token_limit", "tool_call_limit", "time_limit_seconds",
     )  # fmt: skip
     return Limits(**{name: getattr(recipe.agent, name) for name in names})
-
-
-def mixture_of(recipe: Recipe, specs: Sequence[EnvironmentSpec], split: str | None = None) -> Mixture:
-    """Build the recipe's mixture, or the same weights of another split; profiles choose training tasks only."""
-    pairs = list(zip(specs, recipe.mixture, strict=True))
-    if split is not None:
-        return Mixture([Member(spec, entry.weight, split) for spec, entry in pairs], seed=recipe.seed)
-    return Mixture([entry.member(spec) for spec, entry in pairs], recipe.seed, recipe.mixing)
-
-
-def plain_mixture_of(recipe: Recipe, specs: Sequence[EnvironmentSpec]) -> Mixture:
-    """Build the recipe's mixture without what changes over steps: a teacher plays it, and later stages go on in it."""
-    return mixture_of(recipe, specs).plain()
 
 
 def collect_groups(
@@ -215,6 +203,10 @@ def fine_tune(
     from trl.trainer.sft_trainer import SFTTrainer
 
     cls = SFTTrainer if algorithm == "sft" else DPOTrainer
+    dataset = prepared(dataset, policy.tokenizer, policy.model, algorithm)
+    if algorithm == "sft" and "messages" not in dataset.column_names:
+        config = copy.copy(config)
+        config.assistant_only_loss = False  # labels, or a column of completions, say what is trained on
     trainer = cls(
         model=policy.model,
         args=config,
@@ -223,6 +215,7 @@ def fine_tune(
         peft_config=lora,
         callbacks=list(callbacks),
     )
+    train_as_sampled(trainer)
     trainer.remove_callback(PrinterCallback)
     trainer.train(resume_from_checkpoint=_checkpoint(config) if config.save_strategy != "no" else None)
     policy.model = trainer.accelerator.unwrap_model(trainer.model)

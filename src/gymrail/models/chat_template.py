@@ -16,11 +16,11 @@ from typing import Any, Literal, NamedTuple
 import orjson
 
 from gymrail.errors import GymrailError
-from gymrail.messages import chat_tools, to_messages
+from gymrail.messages import Message, chat_tools, to_messages
 from gymrail.models.model import function_call, message
 from gymrail.models.tool_parsing import Format, detect_format, parse_turn
 from gymrail.task import Item
-from gymrail.tokens import next_prompt
+from gymrail.tokens import first_difference, next_prompt
 
 
 class TemplateError(GymrailError):
@@ -93,6 +93,16 @@ class ChatTemplate:
             ids = self._prompts[key] = self.render(items, tools, instructions, add_generation_prompt=True)
         return list(ids)
 
+    def scaffolding(self, items: Sequence[Item]) -> list[int]:
+        """Return the template's ids from the end of the conversation's last turn of the model to where its next begins:
+        what a trainer adds that continues its own tokens.
+
+        Raises:
+            TemplateError: the template refuses the conversation, or rewrites that turn.
+        """
+        end = 1 + max(place for place, item in enumerate(items) if _is_models(item))
+        return list(self._suffix(_turn_before(items, end), items[end:]))
+
     @cached_property
     def turn_end(self) -> int:
         """The id with which the template ends an assistant's turn.
@@ -101,6 +111,13 @@ class ChatTemplate:
             TemplateError: sampling does not stop at it.
         """
         return self._turn_of(_STAND_IN).tail[-1]
+
+    @cached_property
+    def header(self) -> list[int]:
+        """The ids with which the template begins a turn that is to be sampled."""
+        asked = self.render([_ASKED], add_generation_prompt=False)
+        opened = self.render([_ASKED], add_generation_prompt=True)
+        return opened[first_difference(asked, opened) :]
 
     @cached_property
     def arguments(self) -> Arguments | None:
@@ -134,6 +151,16 @@ class ChatTemplate:
         form = (self.arguments if has_calls else None) or "object"
         messages = to_messages(items, arguments=form, instructions=instructions)
         return self._apply(messages, tools, add_generation_prompt=add_generation_prompt, tokenize=True)
+
+    def render_messages(
+        self, messages: Sequence[Message], tools: Sequence[Any] = (), *, add_generation_prompt: bool
+    ) -> list[int]:
+        """Return the ids of a conversation of chat messages, calls' arguments in the form that `arguments` says.
+
+        Raises:
+            TemplateError: the template refuses the conversation.
+        """
+        return self._apply(list(messages), tools, add_generation_prompt=add_generation_prompt, tokenize=True)
 
     def parse(self, token_ids: Sequence[int], tools: Sequence[Any] = ()) -> list[Item]:
         """Take a sampled turn apart into items; `tools` are those that the model was offered."""
@@ -237,11 +264,13 @@ _STAND_IN = [message("x")]
 
 def _turn_before(items: Sequence[Item], end: int) -> list[Item]:
     start = end
-    while start > 0 and (
-        items[start - 1].get("role") == "assistant" or items[start - 1].get("type") in ("function_call", "reasoning")
-    ):
+    while start > 0 and _is_models(items[start - 1]):
         start -= 1
     return list(items[start:end])
+
+
+def _is_models(item: Item) -> bool:
+    return item.get("role") == "assistant" or item.get("type") in ("function_call", "reasoning")
 
 
 def _wording(items: Sequence[Item]) -> list[Any]:

@@ -60,12 +60,14 @@ def create_agent_app(
     settings: Settings | None = None,
     *,
     for_training: bool = False,
+    train_truncated: bool = True,
     record: Callable[[Rollout], None] | None = None,
 ) -> ASGIApp:
     """Return the ASGI app. It closes the model, the agent and the environments when it stops.
 
     Args:
         for_training: answer `/run` as NeMo RL trains on it: a failure is an answer that is masked, see `trained`.
+        train_truncated: with `for_training`: False masks rollouts that ran out of a budget, too.
         record: called with every rollout of `/run`, such as `RunDirectory.record`.
 
     Raises:
@@ -73,7 +75,7 @@ def create_agent_app(
     """
     settings = settings or Settings.for_address("0.0.0.0")
     server = _AgentServer(specs, model, agent, settings)
-    server.for_training, server.record = for_training, record
+    server.for_training, server.train_truncated, server.record = for_training, train_truncated, record
     app = Starlette(
         routes=server.routes(),
         lifespan=server.lifespan,
@@ -93,7 +95,7 @@ class _AgentServer:
         self.agent = agent
         self.settings = settings
         self.under_way = 0
-        self.for_training = False
+        self.for_training, self.train_truncated = False, True
         self.record: Callable[[Rollout], None] | None = None
 
     def routes(self) -> list[Route]:
@@ -132,7 +134,7 @@ class _AgentServer:
         if rollout.failure is not None:
             log_failure(rollout.failure, spec.name, rollout.id)
         if self.for_training:
-            return json_response(_trained(rollout))
+            return json_response(_trained(rollout, self.train_truncated))
         return json_response(_as_row(rollout)) if rollout.failure is None else fail(rollout.failure, rollout.id)
 
     async def respond(self, request: Request) -> Response:
@@ -228,9 +230,9 @@ def _as_row(rollout: Rollout) -> dict[str, Any]:
     return {**{name: value for name, value in rollout.metrics.items() if name not in row}, **row}
 
 
-def _trained(rollout: Rollout) -> dict[str, Any]:
+def _trained(rollout: Rollout, train_truncated: bool) -> dict[str, Any]:
     try:
-        return trained_row(rollout, _as_row(rollout))
+        return trained_row(rollout, _as_row(rollout), train_truncated=train_truncated)
     except TokenError as error:  # the model's server is set up wrongly, which the trainer's log should say
         raise Refusal(500, "model", str(error)) from None
 

@@ -13,14 +13,18 @@ from typing import Any
 from gymrail.errors import EpisodeFailed
 from gymrail.messages import TOKEN_FIELDS
 from gymrail.rollout import Rollout
-from gymrail.tokens import TokenError, sequences_of
+from gymrail.task import Item
+from gymrail.tokens import TokenError, TokenSequence, last_sequence, training_row
 
-_NO_TOKENS = {"prompt_token_ids": [0], "generation_token_ids": [0], "generation_log_probs": [0.0]}
-"""For a masked answer that has none: one token, which nothing is trained on."""
+_PLACEHOLDER = 0
+"""The token of a masked answer that has none; nothing is trained on it."""
 
 
-def trained_row(rollout: Rollout, row: dict[str, Any]) -> dict[str, Any]:
+def trained_row(rollout: Rollout, row: dict[str, Any], *, train_truncated: bool = True) -> dict[str, Any]:
     """Return a rollout's answer, made of its row, for a trainer.
+
+    Args:
+        train_truncated: as in `tokens.training_row`, which decides what is masked.
 
     Raises:
         EpisodeFailed: the model broke before it said anything; the trainer serves it, so the trainer must hear of it.
@@ -37,9 +41,15 @@ def trained_row(rollout: Rollout, row: dict[str, Any]) -> dict[str, Any]:
             f"Rollout {rollout.id}: {told} of {rollout.steps} model calls carry the token ids that NeMo RL trains on. "
             "Serve the model with return_token_id_information."
         )
-    output = _last_chain(rollout) if has_tokens else [*rollout.items, {**_EMPTY, **_NO_TOKENS}]
+    made = training_row(rollout, placeholder_id=_PLACEHOLDER, train_truncated=train_truncated)
+    # A masked answer keeps its tokens where it has any: NeMo RL logs how long it was.
+    output = (
+        _with_tokens_of(last_sequence(rollout)[0], rollout.items)
+        if has_tokens
+        else _with_placeholder(made.sequence, rollout)
+    )
     row = {**row, "response": {**row["response"], "output": output}}
-    if failure is None and has_tokens:
+    if made.masked is None:
         return row
     settings = row.get("instance_config")
     row.pop("reward_components", None)  # NeMo RL holds their sum against the reward
@@ -58,19 +68,16 @@ _EMPTY = {
 }
 
 
-def _last_chain(rollout: Rollout) -> list[dict[str, Any]]:
+def _with_tokens_of(sequence: TokenSequence, items: list[Item]) -> list[Item]:
     """The items, of which only those of the last unbroken part carry tokens."""
-    sequences_of(rollout)  # checks their lengths and values
-    items = rollout.items
     calls = [place for place, item in enumerate(items) if item.get("generation_token_ids")]
-    seen: list[int] = []
-    first = calls[0]
-    for place in calls:
-        prompt = items[place]["prompt_token_ids"]
-        if prompt[: len(seen)] != seen:
-            first = place
-        seen = [*prompt, *items[place]["generation_token_ids"]]
+    first = calls[-sequence.calls]
     return [
         {name: value for name, value in item.items() if name not in TOKEN_FIELDS} if place < first else item
         for place, item in enumerate(items)
     ]
+
+
+def _with_placeholder(sequence: TokenSequence, rollout: Rollout) -> list[Item]:
+    tokens = (sequence.prompt_ids, sequence.completion_ids, sequence.log_probs)
+    return [*rollout.items, {**_EMPTY, **dict(zip(TOKEN_FIELDS, tokens, strict=True))}]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from itertools import islice
 from pathlib import Path
@@ -11,11 +12,14 @@ from typing import Any
 import pytest
 
 from gymrail.data.jsonl import write_jsonl
+from gymrail.data.mixture_stream import MixtureStream
 from gymrail.errors import InputError
 from gymrail.recipe import Recipe, load_recipe
+from gymrail.recipe_mixture import mixture_of
 from gymrail.registry import find
 from gymrail_nemo_rl.configuration import configuration
 from gymrail_nemo_rl.keys import PUBLISHED
+from gymrail_nemo_rl.settings import check_recipe
 from gymrail_nemo_rl.tasks import write_tasks
 
 ROOT = Path(__file__).parents[3]
@@ -58,14 +62,18 @@ def test_every_recipe_becomes_a_configuration_that_inherits_from_an_example_of_t
 def test_the_native_environment_is_told_the_mixture_and_its_limits(tmp_path: Path) -> None:
     own = tmp_path / "own.py"
     own.write_text((ROOT / "tests" / "interop" / "inside_nemo_rl" / "keypad.py").read_text("utf-8"), encoding="utf-8")
-    mixture = f"mixture=[{{environment: mcqa, config: {{}}}}, {{environment: {own}}}]"
+    mixture = f"mixture=[{{environment: mcqa, config: {{}}, reward_scale: 2.0}}, {{environment: {own}}}]"
     small = ["settings.grpo.max_num_steps=1", "agent.max_steps=5", "evaluation=null", "settings.grpo.val_period=0"]
-    _, config = made(NATIVE, tmp_path, mixture, *small)
+    _, config = made(NATIVE, tmp_path, mixture, *small, "train_truncated=false")
     assert config["env"] == {
         "_override_": True,
         "gymrail": {
-            "environments": [{"source": "mcqa", "config": {}}, {"source": str(own), "config": {}}],
+            "environments": [
+                {"source": "mcqa", "config": {}, "reward_scale": 2.0},
+                {"source": str(own), "config": {}, "reward_scale": 1.0},
+            ],
             "max_steps": 5,
+            "train_truncated": False,
             "limits": {
                 "call_seconds": 60.0, "episode_seconds": 3600.0, "tool_call_limit": None, "time_limit_seconds": None,
                 "idle_seconds": 3600.0,
@@ -110,6 +118,69 @@ def test_the_data_file_is_the_mixture_in_its_order_and_by_its_weights(tmp_path: 
     held_out = (tmp_path / "validation.jsonl").read_text("utf-8").splitlines()
     assert recipe.evaluation is not None
     assert len(held_out) == 2 * recipe.evaluation.tasks == config["grpo"]["max_val_samples"]
+
+
+def names_by_step(folder: Path, per_step: int) -> list[Counter[str]]:
+    rows = [json.loads(line) for line in (folder / "train.jsonl").read_text("utf-8").splitlines()]
+    assert len(rows) % per_step == 0
+    names = [row["environment"] for row in rows]
+    return [Counter(names[start : start + per_step]) for start in range(0, len(names), per_step)]
+
+
+def test_temperature_evens_out_the_shares_as_in_every_other_trainer(tmp_path: Path) -> None:
+    words = ["settings.grpo.max_num_steps=8", "mixture.0.weight=1", "mixture.1.weight=9", "mixing.temperature=2"]
+    recipe, _ = made(NATIVE, tmp_path, *words)
+    assert sum(names_by_step(tmp_path, 16), Counter()) == {"word_math": 32, "treasure_hunt": 96}
+    rows = [json.loads(line) for line in (tmp_path / "train.jsonl").read_text("utf-8").splitlines()]
+    mixture = mixture_of(recipe, recipe.specs())
+    expected = [mixture.group(index) for index in range(8 * 16)]
+    assert [row["environment"] for row in rows] == [group.spec.name for group in expected]
+    assert [row["task"] for row in rows] == [group.task.row for group in expected]
+
+
+def test_schedules_and_floors_hold_step_by_step(tmp_path: Path) -> None:
+    mixture = "mixture=[{environment: word_math, schedule: [[0, 1], [4, 0]]}, {environment: treasure_hunt, floor: 4}]"
+    recipe, _ = made(NATIVE, tmp_path, mixture, "settings.grpo.max_num_steps=6")
+    steps = names_by_step(tmp_path, 16)
+    assert len(steps) == 6
+    assert all(step["treasure_hunt"] >= 4 for step in steps)
+    assert [step["word_math"] for step in steps] == sorted((step["word_math"] for step in steps), reverse=True)
+    assert steps[0]["word_math"] >= 8
+    assert steps[4]["word_math"] == steps[5]["word_math"] == 0
+    stream = MixtureStream(mixture_of(recipe, recipe.specs()))
+    drawn = [[group.spec.name for group in stream.batch(16, step)] for step in range(6)]
+    assert steps == [Counter(names) for names in drawn]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["mixing.unit=tokens"], "mixing.unit does not go with trainer nemo_rl"),
+        (["mixing.curriculum={}"], "use a profile"),
+        (["mixing.dynamic_sampling={}"], "settings.grpo.use_dynamic_sampling is NeMo RL's own"),
+        (["mixing.late={}"], "set agent.episode_seconds"),
+        (["mixture.0.concurrency=4"], "concurrency of word_math does not go with"),
+        (["mixture.0.deadline_seconds=4"], "deadline_seconds of word_math does not go with"),
+        (["mixture.0.reward_scale=2", "settings.gymrail.path=nemo_gym"], "set settings.gymrail.path to native"),
+        (["mixture.0.floor=10", "mixture.1.floor=10"], "floors of the mixture sum to 20, and a batch has 16"),
+        (["mixture.0={environment: word_math, limit: 3, epochs: 1}",
+          "mixture.1={environment: treasure_hunt, limit: 3, epochs: 1}"], "epochs have 6 groups, and the run draws 32"),
+        (["mixture.0={environment: word_math, schedule: [[0, 1], [4, 2]]}", "settings.grpo.use_dynamic_sampling=true"],
+         "nobody knows beforehand which step"),
+    ],
+)  # fmt: skip
+def test_what_a_mixture_asks_and_nemo_rl_cannot_do_is_refused_before_anything_is_written(
+    tmp_path: Path, words: list[str], said: str
+) -> None:
+    recipe = load_recipe(NATIVE, [f"output={tmp_path / 'run'}", "settings.grpo.max_num_steps=2", *words])
+
+    def begin() -> None:
+        check_recipe(recipe)
+        write_tasks(recipe, recipe.specs(), tmp_path)
+
+    with pytest.raises(InputError, match=re.escape(said)):
+        begin()
+    assert not (tmp_path / "train.jsonl").exists()
 
 
 def test_lora_becomes_nemo_rls_own(tmp_path: Path) -> None:

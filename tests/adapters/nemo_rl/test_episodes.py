@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from gymrail.agents.tool_loop import ToolLoop
 from gymrail.data.mixture import Group
 from gymrail.errors import InputError
 from gymrail.limits import Limits
@@ -18,7 +19,7 @@ from gymrail.rollout import Rollout
 from gymrail_nemo_rl.episodes import Answer, Episodes
 from gymrail_nemo_rl.segments import Segments
 from gymrail_nemo_rl.stepped import Room
-from gymrail_nemo_rl.tasks import native_row
+from gymrail_nemo_rl.tasks import SPLIT, native_row
 from tests.interop.inside_nemo_rl.keypad import KeypadTask
 from tests.interop.nemo_rl_scripts import turns_of, write_tokenizer
 
@@ -123,6 +124,48 @@ def test_a_failed_rollout_leaves_its_groups_baseline_where_it_is(segments: Segme
     failed, scored = asyncio.run(run())
     assert (failed.is_over, scored.is_over) == (True, True)
     assert failed.reward == scored.reward == 1.0
+
+
+def test_rewards_are_scaled_for_the_trainer_and_recorded_as_they_are(segments: Segments) -> None:
+    async def run(task: KeypadTask, recorded: list[Rollout]) -> float:
+        episodes = Episodes(
+            [SPEC], segments, Room(200, 2000), record=recorded.append, reward_scales={SPEC.name: 2.5}
+        )  # fmt: skip
+        player = Player(episodes, segments, task)
+        answers = [await player.say(text) for text in turns_of("right", TASK, "qwen2_5")]
+        assert episodes.take_metrics()["env/keypad/reward"] == 1.0
+        await episodes.close()
+        return answers[-1].reward
+
+    recorded: list[Rollout] = []
+    held_out = KeypadTask.from_row({**TASK.row, SPLIT: "validation"})
+    assert asyncio.run(run(TASK, recorded)) == 2.5
+    assert asyncio.run(run(held_out, recorded)) == 1.0
+    assert [rollout.reward for rollout in recorded] == [1.0, 1.0]
+
+
+@pytest.mark.parametrize(("is_trained", "is_held_out"), [(True, False), (False, False), (False, True)])
+def test_an_episode_out_of_steps_is_left_out_where_the_recipe_says_so(
+    segments: Segments, is_trained: bool, is_held_out: bool
+) -> None:
+    task = KeypadTask.from_row({**TASK.row, SPLIT: "validation"}) if is_held_out else TASK
+
+    async def run() -> Answer:
+        episodes = Episodes(
+            [SPEC], segments, Room(200, 2000), agent=ToolLoop(3), record=recorded.append, train_truncated=is_trained
+        )  # fmt: skip
+        player = Player(episodes, segments, task)
+        answers = [await player.say(text) for text in turns_of("right", TASK, "qwen2_5")[:3]]
+        await episodes.close()
+        return answers[-1]
+
+    recorded: list[Rollout] = []
+    answer = asyncio.run(run())
+    (rollout,) = recorded
+    assert rollout.outcome is not None
+    assert (rollout.outcome.status, rollout.outcome.reason, rollout.reward) == ("truncated", "max_steps", 1.0)
+    fills = is_trained is False and not is_held_out
+    assert (segments.count(answer.text), answer.reward) == ((2000, 0.0) if fills else (0, 1.0))
 
 
 @pytest.mark.parametrize("reason", ["max_output_tokens", "context"])

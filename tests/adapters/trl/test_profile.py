@@ -6,7 +6,8 @@ from pathlib import Path
 from gymrail.data.jsonl import write_jsonl
 from gymrail.limits import Limits
 from gymrail.recipe import load_recipe
-from gymrail_trl.stages import limits_of, mixture_of
+from gymrail.recipe_mixture import mixture_of
+from gymrail_trl.stages import limits_of
 
 
 def test_training_takes_the_profiled_tasks_in_the_range_and_other_splits_are_as_they_were(tmp_path: Path) -> None:

@@ -63,11 +63,13 @@ class Policy:
         return ModelResponse([{**item, **names, "generation_log_probs": [-0.5] * len(given[1])}])
 
 
-def run(policy: Any, text: str = "Go.") -> tuple[int, Any, list[Rollout]]:
+def run(
+    policy: Any, text: str = "Go.", agent: ToolLoop | None = None, **options: Any
+) -> tuple[int, Any, list[Rollout]]:
     recorded: list[Rollout] = []
     app = create_agent_app(
-        [SPEC], policy, ToolLoop(), Settings.for_address("127.0.0.1", is_open=True), for_training=True,
-        record=recorded.append,
+        [SPEC], policy, agent or ToolLoop(), Settings.for_address("127.0.0.1", is_open=True), for_training=True,
+        record=recorded.append, **options,
     )  # fmt: skip
 
     async def ask() -> tuple[int, Any]:
@@ -121,6 +123,16 @@ def test_of_a_rewritten_history_the_last_unbroken_part_keeps_its_tokens() -> Non
     assert status == 200
     assert [item.get("generation_token_ids") for item in answer["response"]["output"]] == [None, None, [4]]
     assert "mask_sample" not in answer["instance_config"]
+
+
+@pytest.mark.parametrize("is_trained", [True, False])
+def test_an_episode_out_of_steps_is_masked_where_it_is_not_to_be_trained(is_trained: bool) -> None:
+    policy = Policy(([1], [2]), ([1, 2, 3], [4]))
+    status, answer, recorded = run(policy, agent=ToolLoop(1), train_truncated=is_trained)
+    assert (status, answer["reward"], answer["gymrail"]["status"]) == (200, 1.0, "truncated")
+    assert ("mask_sample" in answer["instance_config"]) == (not is_trained)
+    assert answer["response"]["output"][0]["generation_token_ids"] == [2]
+    assert [rollout.reward for rollout in recorded] == [1.0]
 
 
 def test_a_trained_model_has_an_address() -> None:

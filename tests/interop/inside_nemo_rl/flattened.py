@@ -18,3 +18,16 @@ def flattened(logs: list[Any], pad: int) -> list[dict[str, Any]]:
         }
         for place, length in enumerate(lengths)
     ]
+
+
+def segments(log: list[Any]) -> list[list[Any]]:
+    """A conversation as NeMo RL's `message_log` has it: who wrote, token ids, log-probs; what is empty left out."""
+    return [
+        [
+            "assistant" if message["role"] == "assistant" else "user",
+            message["token_ids"].tolist(),
+            message["generation_logprobs"].tolist() if message["role"] == "assistant" else [],
+        ]
+        for message in log
+        if len(message["token_ids"])
+    ]

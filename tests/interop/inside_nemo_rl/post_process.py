@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
-from flattened import flattened
+from flattened import flattened, segments
 from nemo_rl.algorithms.utils import get_tokenizer
 from nemo_rl.environments.nemo_gym import NemoGym, extract_reward_components
 from nemo_rl.experience.rollouts import _extract_mask_sample_flags
@@ -27,6 +27,7 @@ def main() -> None:
     answer = [
         {
             **sample,
+            "segments": segments(result["message_log"]),
             "reward": result["full_result"]["reward"],
             "components": extract_reward_components(result["full_result"]),
             "masked": bool(flag),

@@ -10,7 +10,7 @@ from typing import Any
 
 import ray
 import torch
-from flattened import flattened
+from flattened import flattened, segments
 from nemo_rl.algorithms.grpo import shutdown_environments
 from nemo_rl.algorithms.utils import get_tokenizer
 from nemo_rl.data.collate_fn import rl_collate_fn
@@ -93,8 +93,9 @@ def main() -> None:
         finished, metrics = roll_out(policy, batch, tokenizer, environments, max_seq_len=limit, max_rollout_turns=turns)
         answer[name] = {
             "samples": [
-                {**sample, "reward": float(reward), "truncated": bool(truncated)}
-                for sample, reward, truncated in zip(
+                {**sample, "reward": float(reward), "truncated": bool(truncated), "segments": parts}
+                for parts, sample, reward, truncated in zip(
+                    [segments(log) for log in finished["message_log"]],
                     flattened(finished["message_log"], tokenizer.pad_token_id),
                     finished["total_reward"],
                     finished["truncated"],
