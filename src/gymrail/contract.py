@@ -54,7 +54,7 @@ async def check_environment(spec: EnvironmentSpec, *, tasks: int = 16, seed: int
 
 
 async def _check_all(spec: EnvironmentSpec, tasks: int, seed: int) -> Report:
-    checks = [_check_properties(spec), _check_tools(spec)]
+    checks = [_check_properties(spec), check_tools(spec)]
     task_checks = (check_same_tasks, check_splits, check_duplicates)
     try:
         sample = await guard("seed", sample_of, spec, tasks, seed)
@@ -66,7 +66,7 @@ async def _check_all(spec: EnvironmentSpec, tasks: int, seed: int) -> Report:
         checks.append(Check("gold", None, NO_SOLVE))
     else:
         gold = await _play_all(spec, sample, Oracle())
-        checks.append(_check_gold(spec, gold))
+        checks.append(check_gold(spec, gold))
     unearned: list[Rollout] = []
     for name, make in BAD_POLICIES.items():
         rollouts = [
@@ -98,7 +98,7 @@ def _check_properties(spec: EnvironmentSpec) -> Check:
     return Check("properties", None, "; ".join(problems)) if problems else Check("properties", True)
 
 
-def _check_tools(spec: EnvironmentSpec) -> Check:
+def check_tools(spec: EnvironmentSpec) -> Check:
     problems = []
     for name, tool in spec.tools.items():
         if not tool.description.strip():
@@ -111,7 +111,7 @@ async def _play_all(spec: EnvironmentSpec, sample: Sequence[Task], policy: Model
     return [await play(spec, task, policy, task_index=index) for index, task in enumerate(sample)]
 
 
-def _check_gold(spec: EnvironmentSpec, rollouts: Sequence[Rollout]) -> Check:
+def check_gold(spec: EnvironmentSpec, rollouts: Sequence[Rollout]) -> Check:
     maximum = spec.reward_range[1]
     problems = []
     if not math.isfinite(maximum):

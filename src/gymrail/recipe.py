@@ -210,6 +210,8 @@ class Recipe(_Section):
     """The run directory; `runs/<name>` by default."""
     resume: bool = False
     """Go on in an existing run directory: finished stages are kept, training continues from its last checkpoint."""
+    check: bool = True
+    """Have a handful of each environment's tasks solved and judged before anything loads (`contract_quick`)."""
     mixture: list[MixtureEntry] = []
     mixing: Mixing = PLAIN
     """How it is drawn and played as a whole: unit, temperature, curriculum, dynamic sampling, late episodes."""

@@ -1,5 +1,4 @@
 import json
-import subprocess
 import sys
 from pathlib import Path
 
@@ -26,7 +25,8 @@ def train(recipe):
         raise GymrailError("The loss is not finite.")
     if recipe.seed == 14:
         raise KeyboardInterrupt
-    Path(recipe.output).write_text(json.dumps({"seed": recipe.seed, "settings": recipe.settings}))
+    said = {"seed": recipe.seed, "settings": recipe.settings, "check": recipe.check}
+    Path(recipe.output).write_text(json.dumps(said))
 """
 
 
@@ -49,7 +49,13 @@ def recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_train_hands_the_recipe_with_its_overrides_to_the_trainer(run, recipe: Path, tmp_path: Path) -> None:
     done = run("train", recipe, f"output={tmp_path / 'out'}", "seed=7", "settings.max_steps=3")
     assert done.code == 0
-    assert json.loads((tmp_path / "out").read_text()) == {"seed": 7, "settings": {"max_steps": 3}}
+    assert json.loads((tmp_path / "out").read_text()) == {"seed": 7, "settings": {"max_steps": 3}, "check": True}
+
+
+def test_no_check_reaches_the_trainer(run, recipe: Path, tmp_path: Path) -> None:
+    done = run("train", recipe, f"output={tmp_path / 'out'}", "--no-check")
+    assert done.code == 0
+    assert json.loads((tmp_path / "out").read_text())["check"] is False
 
 
 @pytest.mark.parametrize(
@@ -85,10 +91,8 @@ def test_an_interrupted_training_exits_with_130_and_says_how_to_go_on(run, recip
     assert f"gymrail train {recipe} seed=14 resume=true" in done.stderr
 
 
-def test_a_trainer_whose_packages_are_missing_names_the_command_that_installs_them() -> None:
-    # In a process of its own: here TRL may be loaded already.
-    code = "import sys; sys.modules['trl'] = None\nfrom gymrail.cli.train import find_trainer\nfind_trainer('trl')"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
-    assert done.returncode == 1
-    assert "gymrail.errors.InputError" in done.stderr
-    assert "pip install 'gymrail[trl]'" in done.stderr
+def test_trainers_that_run_in_one_process_say_what_to_do_instead(run, recipe: Path) -> None:
+    for trainer, words in (("unsloth", "trainer=trl takes several"), ("nemo_rl", "settings.cluster.gpus_per_node=N")):
+        done = run("train", recipe, f"trainer={trainer}", "--processes", "2")
+        assert done.code == 2
+        assert words in done.stderr

@@ -8,6 +8,7 @@ RAY_ADDRESS      a Ray cluster to train on; this machine by default
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,8 @@ from gymrail.errors import InputError
 from gymrail_nemo_rl.keys import TESTED_COMMIT
 
 REPOSITORY = "https://github.com/NVIDIA-NeMo/RL"
+MINIMUM = (0, 6)
+"""The release that the tested commit belongs to: older ones have other keys and another environment interface."""
 _IMPORT_SECONDS = 30
 
 
@@ -32,7 +35,7 @@ class Place:
         """Return what the environment variables name.
 
         Raises:
-            InputError: there is no checkout, no interpreter, or Gymrail is not installed beside it.
+            InputError: there is no checkout, or an old one, or no interpreter.
         """
         named = os.environ.get("NEMO_RL_SOURCE")
         if not named:
@@ -46,15 +49,14 @@ class Place:
             raise InputError(
                 f"NEMO_RL_SOURCE is {named!r}, which is no NeMo RL checkout: nemo_rl/__init__.py is missing."
             )
+        _check_version(source)
         python = Path(os.environ.get("NEMO_RL_PYTHON") or source / ".venv" / "bin" / "python")
         if not python.is_file():
             raise InputError(
                 f"There is no interpreter {str(python)!r} for NeMo RL: run `uv sync` in {str(source)!r}, or set "
                 "NEMO_RL_PYTHON."
             )
-        place = cls(source, python.absolute())
-        place._check_imports()
-        return place
+        return cls(source, python.absolute())
 
     def other_commit(self) -> str | None:
         """Return the checkout's commit where it is known and another one than the adapter was tested with."""
@@ -70,7 +72,12 @@ class Place:
         paths = [str(self.source), *_own_folders(), os.environ.get("PYTHONPATH", "")]
         return {**os.environ, "NEMO_RL_SOURCE": str(self.source), "PYTHONPATH": os.pathsep.join(filter(None, paths))}
 
-    def _check_imports(self) -> None:
+    def check_imports(self) -> None:
+        """See that Gymrail is installed beside NeMo RL; its interpreter takes most of a second to say so.
+
+        Raises:
+            InputError: it is not, with the command that installs it.
+        """
         # Not `import nemo_rl`: that alone takes half a minute, and the launcher says what is missing there.
         done = subprocess.run(
             [str(self.python), "-c", "import gymrail_nemo_rl.configuration"], capture_output=True, text=True,
@@ -82,6 +89,20 @@ class Place:
                 f"Gymrail cannot be imported by NeMo RL's interpreter {str(self.python)!r}: {said}. Install it there: "
                 f"uv pip install --python {self.python} gymrail"
             )
+
+
+def _check_version(source: Path) -> None:
+    file = source / "nemo_rl" / "package_info.py"
+    if not file.is_file():
+        return
+    found = dict(re.findall(r"^(MAJOR|MINOR) *= *(\d+)", file.read_text(encoding="utf-8"), re.MULTILINE))
+    version = int(found.get("MAJOR", 0)), int(found.get("MINOR", 0))
+    if found and version < MINIMUM:
+        raise InputError(
+            f"The NeMo RL checkout {str(source)!r} is version {version[0]}.{version[1]}; the adapter needs "
+            f"{MINIMUM[0]}.{MINIMUM[1]} or newer: cd {source} && git fetch && git checkout {TESTED_COMMIT[:12]} && "
+            "uv sync."
+        )
 
 
 def check_gpu() -> None:

@@ -25,6 +25,7 @@ from typing import Any
 import yaml
 
 from gymrail.collect.run_directory import RunDirectory
+from gymrail.contract_quick import check_before_training
 from gymrail.errors import GymrailError, InputError
 from gymrail.recipe import Recipe
 from gymrail.spec import EnvironmentSpec
@@ -44,7 +45,8 @@ def train(recipe: Recipe) -> dict[str, Any]:
     """Run a recipe and return its summary, which is also written to `<run>/metrics.json`.
 
     Raises:
-        InputError: before anything loads: a wrong setting, no NeMo RL, no GPU, an existing run directory.
+        InputError: before anything loads: a wrong setting, no NeMo RL, no GPU, an environment that fails its check, an
+            existing run directory.
         GymrailError: NeMo RL ended with an error; its last words are in the text.
     """
     check_recipe(recipe)
@@ -56,6 +58,9 @@ def train(recipe: Recipe) -> dict[str, Any]:
     if commit is not None:
         sys.stderr.write(f"Note: NeMo RL is at {commit[:12]}; this adapter was tested with {TESTED_COMMIT[:12]}.\n")
     specs = recipe.specs()
+    for note in check_before_training(recipe, specs):
+        sys.stderr.write(f"Note: {note}\n")
+    place.check_imports()
     make_run(recipe, specs)
     path = write_inputs(recipe, specs, place.source)
     with ExitStack() as stack:
@@ -75,7 +80,7 @@ def make_run(recipe: Recipe, specs: Sequence[EnvironmentSpec]) -> None:
     Raises:
         InputError: it holds a run, and the recipe does not resume.
     """
-    config = recipe.model_dump(mode="json", exclude={"resume"})
+    config = recipe.model_dump(mode="json", exclude={"resume", "check"})
     is_held_out = recipe.algorithm == "grpo" and recipe.evaluation is not None
     for path in (recipe.directory, *([recipe.directory / EVALUATION] if is_held_out else [])):
         RunDirectory.create(path, config, environments=specs, resume=recipe.resume).close()

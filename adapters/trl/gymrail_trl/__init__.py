@@ -9,11 +9,6 @@ from __future__ import annotations
 
 from typing import Any
 
-try:
-    import trl  # noqa: F401
-except ImportError as error:
-    raise ImportError("The TRL adapter needs TRL, Transformers and torch: pip install 'gymrail[trl]'") from error
-
 _HOMES = {
     "RolloutFunction": "gymrail_trl.rollout",
     "environment_dataset": "gymrail_trl.environment",
@@ -34,5 +29,9 @@ def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'gymrail_trl' has no attribute {name!r}")
     import importlib
+    import importlib.util
 
+    # Not an import of TRL: what a recipe gets wrong is to be told before that, which takes seconds.
+    if importlib.util.find_spec("trl") is None:
+        raise ImportError("The TRL adapter needs TRL, Transformers and torch: pip install 'gymrail[trl]'")
     return getattr(importlib.import_module(_HOMES[name]), name)

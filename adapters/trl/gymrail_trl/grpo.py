@@ -15,6 +15,7 @@ from gymrail.rollout import Rollout
 from gymrail.spec import EnvironmentSpec
 from gymrail_trl.dataset import group_dataset, groups_needed
 from gymrail_trl.places import SaveMixture, restore_mixture
+from gymrail_trl.processes import is_first
 from gymrail_trl.rollout import RolloutFunction
 from gymrail_trl.stages import Policy, last_checkpoint, limits_of, overlong_of, sampling_of
 
@@ -133,6 +134,8 @@ def run_grpo(
 
 def _check_fingerprint(mixture: Mixture, checkpoints: Path) -> None:
     """A checkpoint goes on with the mixture that it was made with."""
+    if not is_first():
+        return
     file = checkpoints / FINGERPRINT
     if file.is_file() and last_checkpoint(checkpoints) and file.read_text(encoding="utf-8") != mixture.fingerprint:
         raise InputError(

@@ -20,13 +20,13 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gymrail.collect.run_directory import RunDirectory
 from gymrail.data.export import Sft, export
 from gymrail.data.export.write import SUMMARY
 from gymrail.errors import InputError
 from gymrail.recipe import Recipe
 from gymrail.recipe_stages import POLICY, StageSection
 from gymrail.spec import EnvironmentSpec
+from gymrail_trl.processes import is_first, open_run, wait
 from gymrail_trl.settings import build_config
 from gymrail_trl.stage_log import StageLog
 
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 Scores = Mapping[str, Mapping[str, float]]
 ALL = "all"
 """Beside the environments' names: their mean."""
-_FREE = {"resume", "output", "name", "threads", "stages"}
+_FREE = {"resume", "check", "output", "name", "threads", "stages"}
 """Keys that may differ when a run goes on; stages are compared one by one, and more may follow."""
 
 
@@ -78,13 +78,10 @@ class _Iterated:
         self.load = load or load_policy
         self.stages = {f"{place}_{stage.kind}": stage for place, stage in enumerate(recipe.stages, start=1)}
         self.configs = {name: self._checked(name, stage) for name, stage in self.stages.items()}
-        self.directory = RunDirectory.create(
-            recipe.directory,
-            recipe.model_dump(mode="json", exclude={"resume"}),
-            environments=specs,
-            resume=recipe.resume,
-        )
+        config = recipe.model_dump(mode="json", exclude={"resume", "check"})
+        self.directory = open_run(recipe.directory, config, specs, resume=recipe.resume)
         self.log = StageLog(recipe.directory)
+        wait()  # every process has read the log as it was
         self._loaded: Policy | None = None
         try:
             self._check_unchanged()
@@ -140,12 +137,13 @@ class _Iterated:
         if "policy" in self._entry(name):
             return str(self.recipe.directory / self._entry(name)["policy"])
         data = folder / "data"
-        if not (data / SUMMARY).is_file():
+        if is_first() and not (data / SUMMARY).is_file():
             section = stage.sft or stage.dpo
             assert section is not None
             kind = stage.dpo.kind() if stage.dpo is not None else Sft()
             known = {spec.name: spec for spec in self.specs}
             export([collected], data, kind, selection=section.selection(), format="jsonl", specs=known)
+        wait()
         dataset = rows_from(self.recipe, self.specs, [str(data)], stage.kind)
         self.log.say(f"{name}: {len(dataset)} rows of {collected.name}")
         trained = self._load(policy)
@@ -178,6 +176,8 @@ class _Iterated:
         from gymrail_trl.report import print_stages
 
         summary = {"stages": rows, "seconds": round(self.log.seconds, 1), "policy": policy}
+        if not is_first():
+            return summary
         (self.recipe.directory / "metrics.json").write_text(json.dumps(summary, indent=2), encoding="utf-8")
         print_stages(rows, f"{self.recipe.name}: mean reward [95% interval]")
         self.log.say(f"policy: {policy}")

@@ -34,6 +34,7 @@ class Progress(TrainerCallback):
         if (
             logs is None
             or "train_runtime" in logs
+            or not state.is_world_process_zero
             or not (self.is_live or is_last or now - self.shown >= INTERVAL_SECONDS)
         ):
             return
@@ -41,7 +42,7 @@ class Progress(TrainerCallback):
         self._write(self._line(state, logs, now - self.started))
 
     def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        if self.is_live:
+        if self.is_live and state.is_world_process_zero:
             sys.stderr.write("\n")
 
     def _line(self, state: Any, logs: dict[str, Any], seconds: float) -> str:

@@ -6,41 +6,13 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from gymrail.errors import InputError, did_you_mean
+from gymrail.errors import InputError
 from gymrail.recipe import Recipe, yaml_numbers
+from gymrail_trl.keys import check_names
+from gymrail_trl.processes import count
 
-OURS: dict[str, dict[str, str]] = {
-    "grpo": {
-        "temperature": "sampling.temperature",
-        "top_p": "sampling.top_p",
-        "max_completion_length": "sampling.max_output_tokens and sampling.context_length",
-        "shuffle_dataset": "the mixture, which keeps its own order",
-        "seed": "seed",
-        "output_dir": "output",
-    },
-    "sft": {"seed": "seed", "output_dir": "output", "assistant_only_loss": "always on for conversations"},
-    "dpo": {"seed": "seed", "output_dir": "output"},
-}
-"""Keys that a recipe sets elsewhere, and where."""
-
-
-def check_versions() -> None:
-    """Refuse a TRL that lacks the hooks that the adapter stands on.
-
-    Raises:
-        InputError: TRL is missing or too old; with the command that fixes it.
-    """
-    try:
-        from trl import __version__ as version
-    except ImportError as error:
-        raise InputError("The TRL adapter needs TRL, Transformers and torch: pip install 'gymrail[trl]'") from error
-    from packaging.version import Version
-
-    if Version(version) < Version("1.7"):
-        raise InputError(
-            f"TRL {version} is too old: from 1.7 on, rollouts without a reward leave a group's mean alone. "
-            "pip install -U 'gymrail[trl]'"
-        )
+_WAIT_SECONDS = 24 * 3600
+"""Processes wait for each other while one samples or writes; who launched them ends them all when one is lost."""
 
 
 def build_config(recipe: Recipe, algorithm: str, settings: dict[str, Any], output: Path) -> Any:
@@ -49,24 +21,19 @@ def build_config(recipe: Recipe, algorithm: str, settings: dict[str, Any], outpu
     Raises:
         InputError: an unknown key (with the nearest), one that the recipe sets elsewhere, or a value that TRL refuses.
     """
-    check_versions()
     import torch
     from trl.trainer.dpo_config import DPOConfig
     from trl.trainer.grpo_config import GRPOConfig
     from trl.trainer.sft_config import SFTConfig
 
     cls = {"grpo": GRPOConfig, "sft": SFTConfig, "dpo": DPOConfig}[algorithm]
-    known = {field.name for field in dataclasses.fields(cls) if field.init}
+    known = frozenset(field.name for field in dataclasses.fields(cls) if field.init)
     # YAML 1.1 reads a bare `no` as False; for a strategy nobody means that.
     values = {
         key: "no" if value is False and key.endswith("_strategy") else value
         for key, value in yaml_numbers(settings).items()
     }
-    for key in values:
-        if key in OURS[algorithm]:
-            raise InputError(f"settings.{key}: set {OURS[algorithm][key]} instead; the recipe keeps the two in step.")
-        if key not in known:
-            raise InputError(f"settings.{key}: {cls.__name__} has no such key. {did_you_mean(key, known)}")
+    check_names("settings", algorithm, values, known)
     has_gpu = torch.cuda.is_available()
     defaults: dict[str, Any] = {
         "output_dir": str(output),
@@ -78,6 +45,8 @@ def build_config(recipe: Recipe, algorithm: str, settings: dict[str, Any], outpu
         "logging_steps": 1,
         "disable_tqdm": True,
     }
+    if count() > 1:
+        defaults["ddp_timeout"] = _WAIT_SECONDS
     if algorithm == "grpo":
         defaults |= {
             "temperature": recipe.sampling.temperature,

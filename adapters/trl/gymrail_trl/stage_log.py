@@ -7,11 +7,14 @@ import time
 from pathlib import Path
 from typing import Any
 
+from gymrail_trl.processes import is_first
+
 STAGES = "stages.json"
 
 
 class StageLog:
-    """A run directory's finished stages with their results; what is written is complete in the file or not there."""
+    """A run directory's finished stages with their results; what is written is complete in the file or not there. Of
+    several processes, the first writes and speaks."""
 
     def __init__(self, directory: Path) -> None:
         self._file = directory / STAGES
@@ -21,6 +24,8 @@ class StageLog:
 
     def write(self, stage: str, result: Any) -> None:
         self.stages[stage] = result
+        if not is_first():
+            return
         part = self._file.with_suffix(".part")
         part.write_text(json.dumps(self.stages, indent=1), encoding="utf-8")
         part.replace(self._file)
@@ -31,4 +36,5 @@ class StageLog:
         return time.monotonic() - self._started
 
     def say(self, text: str) -> None:
-        print(f"[{self.seconds:5.0f} s] {text}", flush=True)
+        if is_first():
+            print(f"[{self.seconds:5.0f} s] {text}", flush=True)

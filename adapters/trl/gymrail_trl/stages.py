@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,8 @@ from typing import Any
 from gymrail.agents.tool_loop import ToolLoop
 from gymrail.collect.estimators import interval
 from gymrail.collect.event_loop import run_async
-from gymrail.collect.run_directory import RunDirectory
+from gymrail.collect.journal import read_keys
+from gymrail.collect.run_directory import ROLLOUTS, RunDirectory
 from gymrail.collect.runner import Job, collect
 from gymrail.data.export import preference_rows, sft_rows, to_dataset
 from gymrail.data.export.conversation import fingerprint
@@ -28,6 +29,7 @@ from gymrail.recipe import Recipe
 from gymrail.recipe_mixture import plain_mixture_of
 from gymrail.spec import EnvironmentSpec
 from gymrail_trl.as_sampled import prepared, train_as_sampled
+from gymrail_trl.processes import count, is_first, open_run, rank, take_over, wait
 from gymrail_trl.tiny import TinyShape, make_tiny_policy
 
 
@@ -40,8 +42,11 @@ class Policy:
     tokenizer: Any
 
     def save(self, path: Path) -> str:
-        self.model.save_pretrained(path)
-        self.tokenizer.save_pretrained(path)
+        """Write the checkpoint; of several processes the first writes it, and all go on once it is there."""
+        if is_first():
+            self.model.save_pretrained(path)
+            self.tokenizer.save_pretrained(path)
+        wait()
         return str(path)
 
 
@@ -70,8 +75,9 @@ def resolve_model(recipe: Recipe, specs: Sequence[EnvironmentSpec]) -> str:
     if recipe.model != "tiny":
         return recipe.model
     path = recipe.directory / "policy"
-    if not (path / "config.json").is_file():
+    if is_first() and not (path / "config.json").is_file():
         make_tiny_policy(specs, path, shape=TinyShape(**recipe.tiny.model_dump()), seed=recipe.seed)
+    wait()
     return str(path)
 
 
@@ -241,10 +247,10 @@ def _collect(
         "agent": recipe.agent.model_dump(),
         "sampling": recipe.sampling.model_dump(),
     }
-    with RunDirectory.create(directory, config, environments=specs, resume=True) as run:
+    with open_run(directory, config, specs, resume=True) as run:
         summary = run_async(
             collect(
-                run.remaining(jobs),
+                _own_share(run, directory, jobs),
                 model,
                 agent=ToolLoop(recipe.agent.max_steps),
                 limits=limits_of(recipe),
@@ -253,13 +259,27 @@ def _collect(
                 record=run.record,
             )
         )
+        take_over(run)
     if summary.asked and summary.failed == summary.asked:
         failure = next((rollout.failure for rollout in run.rollouts() if rollout.failure), None)
         shown = f"{failure.kind} at stage {failure.stage}: {failure.message}" if failure else "unknown"
         raise GymrailError(
             f"All {summary.asked} rollouts failed; the first: {shown}. See '{directory / 'failures.jsonl'}'."
         )
-    return run
+    return RunDirectory.open(directory)
+
+
+def _own_share(run: RunDirectory, directory: Path, jobs: Iterable[Job]) -> Iterator[Job]:
+    """What this process is to play of the jobs that are not done: every n-th of all of them, of n processes."""
+    if count() == 1:
+        return run.remaining(jobs)
+    listed = list(jobs)
+    own = {job.key for job in listed[rank() :: count()]}
+    if is_first():  # it notes the tasks of all
+        return (job for job in run.remaining(listed) if job.key in own)
+    journal = directory / ROLLOUTS
+    done = read_keys(journal) if journal.is_file() else set()
+    return run.remaining(job for job in listed if job.key in own and job.key not in done)
 
 
 def _score(rewards_by_task: Iterable[Sequence[float]]) -> dict[str, float]:

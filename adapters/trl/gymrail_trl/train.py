@@ -5,17 +5,20 @@ from __future__ import annotations
 import json
 import logging
 import os
+import sys
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gymrail.collect.run_directory import RunDirectory
+from gymrail.contract_quick import check_before_training
 from gymrail.errors import InputError
 from gymrail.recipe import Recipe
 from gymrail.rollout import Rollout
 from gymrail.spec import EnvironmentSpec
-from gymrail_trl.settings import build_config, check_versions
+from gymrail_trl.processes import count, is_first, is_first_here, open_run, take_over, wait
+from gymrail_trl.requirements import check_requirements
+from gymrail_trl.settings import build_config
 from gymrail_trl.stage_log import StageLog
 
 if TYPE_CHECKING:
@@ -24,25 +27,35 @@ if TYPE_CHECKING:
 Load = Callable[[Recipe, str], "Policy"]
 
 
-def train(recipe: Recipe, load: Load | None = None) -> dict[str, Any]:
+def train(recipe: Recipe) -> dict[str, Any]:
     """Run a recipe and return its summary, which is also written to `<run>/metrics.json`.
+
+    In several processes (`accelerate launch`, `gymrail train --processes N`) each plays its share of the episodes.
+
+    Raises:
+        InputError: before anything loads: a wrong setting, a missing package or GPU, a version out of range, an unknown
+            environment or one that fails its check, an existing run directory.
+    """
+    if is_first_here():
+        check_requirements(recipe)
+    specs = recipe.specs()
+    if is_first_here():
+        for note in check_before_training(recipe, specs):
+            sys.stderr.write(f"Note: {note}\n")
+    return train_checked(recipe, specs)
+
+
+def train_checked(recipe: Recipe, specs: Sequence[EnvironmentSpec], load: Load | None = None) -> dict[str, Any]:
+    """Run a recipe whose requirements are checked, and return its summary.
 
     Args:
         load: loads the policy, with the adapters that the recipe asks for; by default Transformers loads it, and peft
             adds the adapters.
 
     Raises:
-        InputError: before anything loads: a wrong setting, an unknown environment, a missing package, an existing run
-        directory.
+        InputError: before anything loads: a value that TRL refuses, an existing run directory.
     """
     _quiet()
-    check_versions()
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise InputError(
-            "gymrail train runs in one process. For several GPUs launch a script of your own with accelerate: "
-            "RolloutFunction works on every rank, see docs/trl.md."
-        )
-    specs = recipe.specs()
     if recipe.algorithm == "iterated":
         from gymrail_trl.iterated import run_iterated
 
@@ -74,11 +87,13 @@ class _Run:
             self.warm_config = build_config(recipe, "sft", settings, self.directory / "warm_start" / "checkpoints")
         self.lora = _lora(recipe) if load is None else None
         self.load = load or load_policy
-        self.run = RunDirectory.create(
-            self.directory, recipe.model_dump(mode="json", exclude={"resume"}), environments=specs, resume=recipe.resume
-        )
+        config = recipe.model_dump(mode="json", exclude={"resume", "check"})
         self.log = StageLog(self.directory)
+        self._check_processes()
+        self.run = open_run(self.directory, config, specs, resume=recipe.resume)
         self.rollouts = 0
+        wait()  # every process has read the log as it was
+        self.log.write("processes", count())
 
     def train(self) -> dict[str, Any]:
         from gymrail_trl.stages import prepare_process, resolve_model
@@ -95,6 +110,17 @@ class _Run:
         after = self._evaluate(policy, "after")
         final = policy.save(self.directory / "final")
         return self._report(before, after, log, final)
+
+    def _check_processes(self) -> None:
+        """A checkpoint goes on with as many processes as it was made with: a batch is spread over them."""
+        from gymrail_trl.stages import last_checkpoint
+
+        before = self.log.stages.get("processes", 1)
+        if before != count() and last_checkpoint(self.directory / "checkpoints"):
+            raise InputError(
+                f"'{self.directory}' was trained in {before} processes and would go on in {count()}, with other "
+                f"batches. Go on with --processes {before}, or name another directory: output=DIR."
+            )
 
     def _warm_start(self, path: str) -> str:
         from gymrail_trl.progress import Progress
@@ -137,10 +163,12 @@ class _Run:
 
         recipe = self.recipe
         if recipe.algorithm == "grpo":
-            progress = Progress("GRPO", lambda: self.rollouts)
-            return run_grpo(
+            progress = Progress("GRPO", lambda: self.rollouts * count())  # shares are equal
+            log = run_grpo(
                 recipe, policy, self.specs, self.config, record=self._record, callbacks=[progress], lora=self.lora
             )
+            self.rollouts += take_over(self.run)
+            return log
         if recipe.data:
             dataset = rows_from(recipe, self.specs, recipe.data, recipe.algorithm)
             self.log.say(f"{recipe.algorithm}: {len(dataset)} rows")
@@ -162,6 +190,8 @@ class _Run:
             "seconds": round(self.log.seconds, 1),
             "policy": final,
         }
+        if not is_first():
+            return summary
         (directory / "metrics.json").write_text(json.dumps(summary, indent=2), encoding="utf-8")
         (directory / "log.json").write_text(json.dumps(log, indent=1), encoding="utf-8")
         if after:
@@ -195,11 +225,9 @@ def _quiet() -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     # TRL's own defaults trip over a name that Transformers is about to change; nobody who runs a recipe can act on it.
     warnings.filterwarnings("ignore", message=".*gradient_checkpointing.*", category=FutureWarning)
-    try:
-        import datasets
-        import transformers
-    except ImportError as error:
-        raise InputError("The TRL adapter needs TRL, Transformers and torch: pip install 'gymrail[trl]'") from error
+    import datasets
+    import transformers
+
     datasets.disable_progress_bars()
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()

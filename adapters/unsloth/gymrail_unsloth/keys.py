@@ -1,23 +1,17 @@
-"""The keys of `settings`, looked up in the source of TRL's configuration classes.
+"""The keys that `settings` may have under Unsloth: TRL's, those that Unsloth adds, and not those that a recipe sets
+elsewhere.
 
-Unsloth takes long to import, TRL must not be imported before it, and a misspelt key should not wait for either. What
-the source says is enough for names; values are checked by the class itself, once it can be loaded.
+Unsloth takes long to import, TRL must not be imported before it, and a misspelt key should not wait for either; see
+`gymrail_trl.keys`.
 """
 
 from __future__ import annotations
 
-import ast
-import importlib.util
-from collections.abc import Iterator, Mapping
-from pathlib import Path
-from typing import Any
-
-from gymrail.errors import InputError, did_you_mean
+from gymrail.errors import InputError
 from gymrail.recipe import Recipe
+from gymrail_trl.keys import check_names, settings_of
+from gymrail_trl.keys import known_keys as trl_keys
 
-CONFIGS = {"grpo": "GRPOConfig", "sft": "SFTConfig", "dpo": "DPOConfig"}
-_SOURCES = (("trl", "trainer/{}_config.py"), ("trl", "trainer/base_config.py"), ("transformers", "training_args.py"))
-_CLASSES = frozenset({*CONFIGS.values(), "_BaseConfig", "TrainingArguments"})
 ADDED = frozenset(
     {"unsloth_num_chunks", "unsloth_logit_chunk_multiplier", "unsloth_grpo_mini_batch", "vllm_sampling_params"}
 )
@@ -33,41 +27,12 @@ def check_keys(recipe: Recipe) -> None:
         InputError: with the nearest key, or the right place.
     """
     for place, algorithm, settings in settings_of(recipe):
-        known = known_keys(algorithm)
-        for key in settings:
-            if key in OURS:
-                raise InputError(f"{place}.{key}: set {OURS[key]} instead; under Unsloth vLLM shares the weights.")
-            if known and key not in known:
-                raise InputError(f"{place}.{key}: {CONFIGS[algorithm]} has no such key. {did_you_mean(key, known)}")
-
-
-def settings_of(recipe: Recipe) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
-    """Yield every group of trainer settings in a recipe: where it stands, its algorithm, its keys and values."""
-    if recipe.algorithm != "iterated":
-        yield "settings", recipe.algorithm, recipe.settings
-    if recipe.warm_start is not None:
-        yield "warm_start.settings", "sft", recipe.warm_start.settings
-    for number, stage in enumerate(recipe.stages):
-        if section := stage.sft or stage.dpo:
-            yield f"stages.{number}.{stage.kind}.settings", stage.kind, section.settings
+        for key in OURS.keys() & settings.keys():
+            raise InputError(f"{place}.{key}: set {OURS[key]} instead; under Unsloth vLLM shares the weights.")
+        check_names(place, algorithm, settings, known_keys(algorithm))
 
 
 def known_keys(algorithm: str) -> frozenset[str]:
     """Return the fields of TRL's configuration class and Unsloth's; none where the sources lie elsewhere."""
-    found: set[str] = set()
-    for package, file in _SOURCES:
-        spec = importlib.util.find_spec(package)
-        folder = next(iter(spec.submodule_search_locations or []), None) if spec else None
-        path = Path(folder or "", file.format(algorithm))
-        if folder is None or not path.is_file():
-            return frozenset()
-        found |= set(_fields(path))
-    return frozenset(found | ADDED)
-
-
-def _fields(path: Path) -> Iterator[str]:
-    for node in ast.parse(path.read_text(encoding="utf-8")).body:
-        if isinstance(node, ast.ClassDef) and node.name in _CLASSES:
-            for statement in node.body:
-                if isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name):
-                    yield statement.target.id
+    known = trl_keys(algorithm)
+    return known | ADDED if known else known

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import importlib.util
 import os
 from importlib import metadata
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from gymrail.errors import InputError
 from gymrail.recipe import Recipe
+from gymrail_trl.gpu import has_gpu
 from gymrail_unsloth.keys import check_keys
 
 if TYPE_CHECKING:
@@ -73,28 +73,11 @@ def on_cpu() -> bool:
     return allowed
 
 
-def has_gpu() -> bool:
-    """Whether torch will find a GPU. For CUDA the driver is asked, since importing torch takes seconds."""
-    build = _installed("torch").partition("+")[2]
-    if build == "cpu":
-        return False
-    if build.startswith(("rocm", "xpu")):
-        import torch
-
-        return bool(torch.cuda.is_available() or torch.xpu.is_available())
-    try:
-        driver = ctypes.CDLL("libcuda.so.1")
-    except OSError:
-        return False
-    count = ctypes.c_int(0)
-    return driver.cuInit(0) == 0 and driver.cuDeviceGetCount(ctypes.byref(count)) == 0 and count.value > 0
-
-
 def _check_process() -> None:
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise InputError(
             f"WORLD_SIZE is {os.environ['WORLD_SIZE']}; the Unsloth adapter trains on one GPU in one process. "
-            "For several GPUs use trainer=trl with accelerate (docs/trl.md)."
+            "For several GPUs use trainer=trl with accelerate or --processes (docs/where_it_runs.md)."
         )
 
 

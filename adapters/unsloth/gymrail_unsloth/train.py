@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import sys
 from typing import Any
 
+from gymrail.contract_quick import check_before_training
 from gymrail.recipe import Recipe
-from gymrail_unsloth.keys import CONFIGS
+from gymrail_trl.keys import CONFIGS
 from gymrail_unsloth.loading import load_policy, start_unsloth
 from gymrail_unsloth.requirements import check_requirements
 
@@ -30,14 +32,16 @@ def train(recipe: Recipe) -> dict[str, Any]:
 
     Raises:
         InputError: before anything loads: a missing package or GPU, a version out of range, a wrong setting, an unknown
-            environment, an existing run directory.
+            environment or one that fails its check, an existing run directory.
     """
     check_requirements(recipe)
-    recipe.specs()  # an unknown environment need not wait for Unsloth
+    specs = recipe.specs()
+    for note in check_before_training(recipe, specs):
+        sys.stderr.write(f"Note: {note}\n")
     start_unsloth(recipe.directory / "unsloth_compiled_cache")
-    from gymrail_trl.train import train as train_with_trl
+    from gymrail_trl.train import train_checked
 
-    return train_with_trl(with_trl_defaults(recipe), load=load_policy)
+    return train_checked(with_trl_defaults(recipe), specs, load_policy)
 
 
 def with_trl_defaults(recipe: Recipe) -> Recipe:

@@ -7,7 +7,7 @@ import re
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 from urllib.parse import urldefrag, urlsplit
 
 import orjson
@@ -27,13 +27,15 @@ _HINT = "Is it running? `gymrail serve ENVIRONMENT` starts one."
 
 
 def find_remote(name: str, *, key: str | None = None) -> RemoteSpec:
-    """Load a remote environment by what a command line can say: `URL[,URL ...][#TASKS.jsonl]`.
+    """Load a remote environment by what a command line can say: `URL[,URL ...][#TASKS]`, where TASKS is a JSONL file to
+    train on, or a folder with one per split as `gymrail data prepare` writes it.
 
     Raises:
-        InputError: nothing answers there, or it is no environment's server.
+        InputError: nothing answers there, it is no environment's server, or the folder has no file of tasks.
     """
     addresses, tasks = urldefrag(name)
-    return remote_spec(addresses.split(","), key=key, tasks=tasks or None)
+    files = _by_split(Path(tasks)) if tasks and Path(tasks).is_dir() else tasks or None
+    return remote_spec(addresses.split(","), key=key, tasks=files)
 
 
 def remote_spec(
@@ -94,6 +96,18 @@ def remote_spec(
     kind = SteppedEnvironment if is_stepped else RemoteEnvironment
     called = name or str(about.get("name") or _name_of(addresses[0]))
     return RemoteSpec(called, kind, manifest, config, remote_tools=tools)
+
+
+def _by_split(folder: Path) -> dict[Split, str | Path]:
+    files: dict[Split, str | Path] = {
+        split: folder / f"{split}.jsonl" for split in get_args(Split) if (folder / f"{split}.jsonl").is_file()
+    }
+    if not files:
+        raise InputError(
+            f"The folder '{folder}' has no file of tasks: it needs train.jsonl, validation.jsonl or such; "
+            f"`gymrail data prepare ENVIRONMENT --split train --split validation -o {folder}` writes them."
+        )
+    return files
 
 
 async def _ask_all(urls: Sequence[str], key: str | None) -> tuple[Protocol, bool, dict[str, Any]]:

@@ -68,7 +68,7 @@ def test_an_interpreter_without_gymrail_is_refused_with_the_command(
     broken.chmod(0o755)
     monkeypatch.setenv("NEMO_RL_PYTHON", str(broken))
     with pytest.raises(InputError, match=r"No module named .* uv pip install --python .* gymrail"):
-        Place.find()
+        Place.find().check_imports()
 
 
 def test_another_commit_than_the_tested_one_is_noted(checkout: Path) -> None:
@@ -141,3 +141,12 @@ def test_results_are_counted_by_environment_and_the_last_checkpoint_is_found(tmp
     assert summary["policy"] == str(recipe.directory / "checkpoints" / "step_10" / "policy")
     keys = {(row["_ng_task_index"], row["_ng_rollout_index"]) for row in RunDirectory.open(recipe.directory).rows()}
     assert keys == {(index, repeat) for index in range(20) for repeat in range(2)}
+
+
+def test_a_checkout_that_is_too_old_is_refused_with_the_commit_to_use(checkout: Path) -> None:
+    info = checkout / "nemo_rl" / "package_info.py"
+    info.write_text("MAJOR = 0\nMINOR = 5\nPATCH = 1\n", encoding="utf-8")
+    with pytest.raises(InputError, match=r"is version 0\.5; the adapter needs 0\.6 or newer: .* git checkout \w{12}"):
+        Place.find()
+    info.write_text("MAJOR = 1\nMINOR = 0\nPATCH = 0\n", encoding="utf-8")
+    assert Place.find().source == checkout

@@ -13,8 +13,9 @@ from trl.trainer.grpo_config import GRPOConfig
 
 from gymrail.errors import InputError
 from gymrail.recipe import Recipe, load_recipe
+from gymrail_trl.keys import CONFIGS, settings_of
 from gymrail_trl.settings import build_config
-from gymrail_unsloth.keys import CONFIGS, known_keys, settings_of
+from gymrail_unsloth.keys import known_keys
 from gymrail_unsloth.loading import adapter_arguments, check_replaced, loading_arguments
 from gymrail_unsloth.train import with_trl_defaults
 

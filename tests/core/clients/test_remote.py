@@ -183,3 +183,16 @@ def test_new_episodes_go_where_the_load_is_least() -> None:
 
     with served("session_counter", count=2) as servers:
         assert asyncio.run(main([f"{server.url}/session_counter" for server in servers])) == [4, 4]
+
+
+def test_a_folder_behind_the_hash_has_a_file_of_tasks_per_split(url: str, tmp_path: Path) -> None:
+    lines = example_file("session_counter").read_bytes().splitlines(keepends=True)
+    (tmp_path / "train.jsonl").write_bytes(b"".join(lines[:-1]))
+    (tmp_path / "validation.jsonl").write_bytes(lines[-1])
+    spec = find_remote(f"{url}/session_counter#{tmp_path}", key=KEY)
+    assert [entry.split for entry in spec.manifest.datasets] == ["train", "validation"]
+    tasks = [task.id for task in find("session_counter").tasks("example")]
+    assert [[task.id for task in spec.tasks(split)] for split in ("train", "validation")] == [tasks[:-1], tasks[-1:]]
+    (tmp_path / "none").mkdir()
+    with pytest.raises(InputError, match=r"needs train\.jsonl, validation\.jsonl or such; `gymrail data prepare"):
+        find_remote(f"{url}/session_counter#{tmp_path / 'none'}", key=KEY)
