@@ -46,7 +46,9 @@ def test_every_command_and_option_is_in_the_document() -> None:
 
 
 def test_no_option_in_the_document_is_unknown() -> None:
-    known = {flag for _, command in commands() for part in command.params for flag in part.opts}
+    known = {
+        flag for _, command in commands() for part in command.params for flag in (*part.opts, *part.secondary_opts)
+    }
     named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", DOCUMENT.read_text(encoding="utf-8")))
     assert named - known - {"--help", "--version"} == set()
 

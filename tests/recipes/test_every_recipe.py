@@ -17,9 +17,10 @@ from gymrail_nemo_rl.keys import EXAMPLES, PUBLISHED, check_settings
 from gymrail_nemo_rl.settings import adapter_settings, check_recipe, trainer_settings
 from gymrail_nemo_rl.tasks import write_tasks
 from gymrail_trl.grpo import check_config, check_mixture
+from gymrail_trl.keys import settings_of
 from gymrail_trl.settings import build_config
 from gymrail_trl.train import _lora
-from gymrail_unsloth.keys import check_keys, settings_of
+from gymrail_unsloth.keys import check_keys
 from gymrail_unsloth.loading import adapter_arguments, loading_arguments
 from gymrail_unsloth.train import with_trl_defaults
 from tests.recipes.examples import FOLDER, RECIPES, of_trainer, with_examples

@@ -256,7 +256,7 @@ def test_a_wrong_stage_is_one_sentence_with_the_fix(override: str, words: str) -
     [
         (
             "stages.1.sft.settings.lerning_rate=1",
-            "stages.1, sft: settings.lerning_rate: SFTConfig has no such key. Did you mean 'learning_rate'?",
+            "stages.1.sft.settings.lerning_rate: SFTConfig has no such key. Did you mean 'learning_rate'?",
         ),
         ("stages.0.collect.model=orcale", "stages.0, collect: Model 'orcale' is not known. Did you mean 'oracle'?"),
     ],

@@ -14,9 +14,9 @@ import pytest
 from gymrail.collect.run_directory import RunDirectory
 from gymrail.errors import InputError
 from gymrail.recipe import Recipe, load_recipe
+from gymrail.recipe_mixture import mixture_of
 from gymrail_trl import requirements
 from gymrail_trl.requirements import check_processes
-from gymrail_trl.stages import mixture_of
 from gymrail_trl.train import train
 
 QUICKSTART = Path(__file__).parents[2] / "recipes" / "grpo" / "quickstart.yaml"

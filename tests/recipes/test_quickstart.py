@@ -107,24 +107,3 @@ def test_a_changed_mixture_does_not_continue_an_old_checkpoint(tmp_path: Path) -
 
     with pytest.raises(InputError, match="mixture"):
         train(short(tmp_path / "run", "evaluation=null", "resume=true", "mixture.0.weight=3"))
-
-
-# NeMo RL's recipes are held against its own configuration: tests/adapters/nemo_rl/test_configuration.py.
-OF_TRL = [path for path in EVERY if "trainer: nemo_rl" not in path.read_text("utf-8")]
-
-
-@pytest.mark.parametrize("path", OF_TRL, ids=lambda path: str(path.relative_to(RECIPES)))
-def test_every_recipe_is_valid_down_to_the_trainer_s_own_configuration(path: Path, tmp_path: Path) -> None:
-    from gymrail_trl.grpo import check_config
-    from gymrail_trl.settings import build_config
-
-    recipe = load_recipe(path)
-    recipe.specs()
-    if recipe.algorithm == "iterated":
-        for stage in recipe.stages:
-            if section := stage.sft or stage.dpo:
-                build_config(recipe, stage.kind, section.settings, tmp_path)
-        return
-    config = build_config(recipe, recipe.algorithm, recipe.settings, tmp_path)
-    if recipe.algorithm == "grpo":
-        check_config(config)

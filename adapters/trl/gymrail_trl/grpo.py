@@ -85,8 +85,9 @@ def run_grpo(
     record: Callable[[Rollout], None],
     callbacks: Sequence[Any] = (),
     lora: Any = None,
+    watch: Callable[[Any, RolloutFunction], None] | None = None,
 ) -> list[dict[str, Any]]:
-    """Train the policy in place and return the trainer's log."""
+    """Train the policy in place and return the trainer's log; `watch` is shown the trainer before it begins."""
     from transformers import PrinterCallback
     from trl.trainer.grpo_trainer import GRPOTrainer
 
@@ -127,6 +128,8 @@ def run_grpo(
         trainer.add_callback(SaveMixture(stream))
         if checkpoint is not None:
             restore_mixture(stream, Path(checkpoint))
+    if watch is not None:
+        watch(trainer, rollouts)
     trainer.train(resume_from_checkpoint=checkpoint)
     policy.model = trainer.accelerator.unwrap_model(trainer.model)
     return list(trainer.state.log_history)

@@ -56,9 +56,17 @@ class TinyShape:
 
 
 def make_tiny_policy(
-    specs: Sequence[EnvironmentSpec], path: Path, *, shape: TinyShape = TinyShape(), seed: int = 0
+    specs: Sequence[EnvironmentSpec],
+    path: Path,
+    *,
+    shape: TinyShape = TinyShape(),
+    seed: int = 0,
+    tasks: int = 200,
 ) -> int:
     """Write a checkpoint whose tokenizer knows the environments' words; return its number of parameters.
+
+    Args:
+        tasks: of each environment, those that the words are taken from.
 
     Raises:
         InputError: an environment has no gold policy to take the words from.
@@ -66,7 +74,7 @@ def make_tiny_policy(
     import torch
     from transformers import Qwen3Config, Qwen3ForCausalLM
 
-    tokenizer = train_tokenizer(asyncio.run(_gold_texts(specs)), shape)
+    tokenizer = train_tokenizer(asyncio.run(_gold_texts(specs, tasks)), shape)
     torch.manual_seed(seed)
     config = Qwen3Config(
         vocab_size=len(tokenizer),
@@ -124,7 +132,7 @@ def chat_template() -> str:
     return resources.files("gymrail_trl").joinpath("tiny_chat_template.jinja").read_text(encoding="utf-8")
 
 
-async def _gold_texts(specs: Sequence[EnvironmentSpec], per_environment: int = 200) -> list[str]:
+async def _gold_texts(specs: Sequence[EnvironmentSpec], per_environment: int) -> list[str]:
     from tokenizers import Tokenizer, models
     from transformers import PreTrainedTokenizerFast
 

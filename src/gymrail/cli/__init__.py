@@ -28,6 +28,7 @@ from gymrail.cli import serve_model as serve_model_command
 from gymrail.cli import show as show_command
 from gymrail.cli import tokens as tokens_command
 from gymrail.cli import train as train_command
+from gymrail.cli import validate_trainer as validate_trainer_command
 from gymrail.cli import version as version_command
 from gymrail.errors import GymrailError, InputError
 
@@ -53,6 +54,7 @@ class _Commands(TyperGroup):
             "data",
             "export",
             "train",
+            "validate-trainer",
             "tokens",
             "serve",
             "serve-model",
@@ -107,6 +109,9 @@ app.command("reverify", short_help="Judge a run again with today's verifier.")(r
 app.add_typer(data_command.app, name="data")
 app.add_typer(export_command.app, name="export")
 app.command("train", short_help="Train by a recipe.")(train_command.train)
+app.command("validate-trainer", short_help="Check a recipe's trainer against the integration checklist.")(
+    validate_trainer_command.validate_trainer
+)
 app.add_typer(tokens_command.app, name="tokens")
 app.command("serve", short_help="Serve environments over HTTP and MCP.")(serve_command.serve)
 app.command("serve-model", short_help="Serve a model to agents.")(serve_model_command.serve_model)
