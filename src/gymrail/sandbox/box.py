@@ -15,6 +15,7 @@ from typing import Self
 
 from gymrail.errors import InfrastructureError
 from gymrail.sandbox.limits import Execution, Limits, Stop
+from gymrail.sandbox.priority import Priority
 from gymrail.sandbox.provider import Launch, Provider
 from gymrail.sandbox.watch import Watch
 
@@ -35,6 +36,7 @@ class Box:
         self.limits = limits
         self.is_alive = False
         self._watch = watch
+        self._priority = Priority()
         self._launch: Launch
         self._process: subprocess.Popen[bytes]
         self._socket: socket.socket
@@ -97,7 +99,7 @@ class Box:
         limit = asyncio.timeout(self.limits.wall_seconds + GRACE_SECONDS)
         try:
             async with limit:
-                with self._watch.over(self._process.pid, self.limits, self._kill) as watched:
+                with self._watch.over(self._process.pid, self.limits, self._priority, self._kill) as watched:
                     if await self._send(request):
                         parts = await self._receive(_PARTS)
             cause = watched.cause

@@ -92,7 +92,7 @@ def _mounts(limits: Limits, packages: tuple[str, ...]) -> list[str]:
     for folder, files in (("/tmp", 4), ("/dev/shm", 1), (SCRATCH, 4)):
         options += ["--perms", "1777", "--size", str(files * limits.file_bytes), "--tmpfs", folder]
     options += ["--chdir", "/tmp"]
-    return [*options, "--remount-ro", "/dev", "--remount-ro", "/"]
+    return [*options, "--remount-ro", "/proc", "--remount-ro", "/dev", "--remount-ro", "/"]
 
 
 def _python_mounts() -> list[str]:
