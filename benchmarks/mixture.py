@@ -40,6 +40,7 @@ RECIPE = Path(__file__).parents[1] / "recipes" / "grpo" / "mixture.yaml"
 PARTS = ("learn", "resume", "slow", "tokens")
 RISE, SHARE, SLOWER, STEP_TIME, SAVED = 0.2, 0.02, 20, 1.5, 0.25
 SLOW = "treasure_hunt"
+SLOW_STEPS = 120
 EVERY = 20
 """Steps between two points of a held-out curve."""
 UNIFORM = ["mixing={}"]
@@ -122,15 +123,13 @@ def learn(run: Path, seed: int) -> list[tuple[str, str, str, str, str, bool]]:
         shown = f"{before['mean']:.2f} to {after['mean']:.2f} ({rise:+.2f})"
         rows.append(("learn", str(seed), f"held-out reward of {name}", shown, f"+{RISE}", rise >= RISE))
     recipe = load_recipe(RECIPE)
-    key = "token_share" if recipe.mixing.unit == "tokens" else "share"
-    logged = [entry for entry in json.loads((run / "log.json").read_text(encoding="utf-8")) if "loss" in entry]
+    episodes = Counter(rollout.environment for rollout in RunDirectory.open(run).rollouts())
     total = sum(entry.weight for entry in recipe.mixture)
     for entry in recipe.mixture:
-        shares = [step[f"env/{entry.environment}/{key}"] for step in logged if f"env/{entry.environment}/{key}" in step]
-        share = sum(shares) / max(1, len(shares))
+        share = episodes[entry.environment] / episodes.total()
         wanted = entry.weight / total
-        what, target = f"{key} of {entry.environment}", f"{wanted:.3f} ± {SHARE}"
-        rows.append(("learn", str(seed), what, f"{share:.3f}", target, abs(share - wanted) <= SHARE))
+        what, target = f"share of {entry.environment} in the journal's rollouts", f"{wanted:.4f} ± {SHARE:.0%} of it"
+        rows.append(("learn", str(seed), what, f"{share:.4f}", target, abs(share - wanted) <= SHARE * wanted))
     return rows
 
 
@@ -167,8 +166,9 @@ def played(run: Path, step: int) -> set[tuple[int, str, int, str, float | None]]
 
 
 def slow(start: list[str], folder: Path, seed: int) -> list[tuple[str, str, str, str, str, bool]]:
-    """Compare the time of a step with and without one environment made slower, late episodes not being waited for."""
-    late = ["mixing={late: {quorum: 0.74, patience: 1.4}}", "settings.max_steps=24", "evaluation=null"]
+    """Compare the time of a step of the recipe as it is with that of one where an environment is slower and its late
+    groups are played on beside later batches."""
+    late = ["mixing={late: {quorum: 0.7, patience: 1.4, carry: 60}}", f"settings.max_steps={SLOW_STEPS}"]
     episode_seconds: list[float] = []
 
     def watch(rollout: Rollout) -> None:
@@ -176,7 +176,7 @@ def slow(start: list[str], folder: Path, seed: int) -> list[tuple[str, str, str,
             episode_seconds.append(rollout.timing.total)
 
     clock = StepClock()
-    grpo([*start, *late], folder / "normal", [clock], watch)
+    grpo([*start, "evaluation=null", "settings.max_steps=24"], folder / "normal", [clock], watch)
     normal = clock.mean
     delay = (SLOWER - 1) * sum(episode_seconds) / len(episode_seconds)
     outcomes: Counter[str] = Counter()
@@ -187,10 +187,27 @@ def slow(start: list[str], folder: Path, seed: int) -> list[tuple[str, str, str,
         outcomes[f"{'slow' if rollout.environment == SLOW else 'others'} {kind}"] += 1
 
     clock = StepClock()
-    grpo([*start, *late], folder / "slow", [clock], count, lambda spec: delayed(spec, delay))
+    log = grpo([*start, "evaluation=null", *late], folder / "slow", [clock], count, lambda spec: delayed(spec, delay))
     ratio = clock.mean / normal
     what = f"time of a step, {SLOW} {SLOWER} times slower ({delay:.1f} s per episode; {dict(sorted(outcomes.items()))})"
-    return [("slow", str(seed), what, f"{ratio:.2f} times", f"{STEP_TIME} times", ratio <= STEP_TIME)]
+    share, age = filled(log)
+    again = (
+        f"share of {SLOW} in the last third of the {SLOW_STEPS} steps; begun {age:.0f} steps before it is trained on"
+    )
+    return [
+        ("slow", str(seed), what, f"{ratio:.2f} times", f"{STEP_TIME} times", ratio <= STEP_TIME),
+        ("slow", str(seed), again, f"{share:.3f}", "", True),
+    ]
+
+
+def filled(log: Sequence[dict[str, Any]]) -> tuple[float, float]:
+    """Of a run's last third: the share of the places that the slow environment's groups took, and how many steps
+    before their batch they were begun."""
+    batches = [step for step in log if any(key.endswith("/share") for key in step)]
+    last = batches[-len(batches) // 3 :]
+    share = sum(step.get(f"env/{SLOW}/share", 0.0) for step in last) / len(last)
+    ages = [step[f"env/{SLOW}/steps_old"] for step in last if f"env/{SLOW}/steps_old" in step]
+    return share, sum(ages) / max(1, len(ages))
 
 
 def delayed(spec: EnvironmentSpec, seconds: float) -> EnvironmentSpec:
@@ -281,24 +298,24 @@ def grpo(
     callbacks: Sequence[Any],
     record: Callable[[Rollout], None],
     change: Callable[[EnvironmentSpec], EnvironmentSpec] = lambda spec: spec,
-) -> None:
-    """Train the recipe in this process, watched."""
+) -> list[dict[str, Any]]:
+    """Train the recipe in this process, watched, and return the trainer's log."""
     import torch
 
     from gymrail_trl.grpo import check_mixture, run_grpo
     from gymrail_trl.settings import build_config
-    from gymrail_trl.stages import Policy, prepare_process
+    from gymrail_trl.stages import load_policy, prepare_process
 
     recipe: Recipe = load_recipe(RECIPE, [*overrides, f"output={folder}", "settings.save_strategy='no'"])
     specs = [change(spec) for spec in recipe.specs()]
     args = build_config(recipe, "grpo", recipe.settings, folder / "checkpoints")
     check_mixture(recipe, specs, args)
     prepare_process(recipe.model_copy(update={"threads": recipe.threads or 1}))
-    policy = Policy(recipe, recipe.model)
+    policy = load_policy(recipe, recipe.model)
     for callback in callbacks:
         if isinstance(callback, Curve):
             callback.measure = lambda path: held_out(recipe, policy, specs, path, torch)
-    run_grpo(recipe, policy, specs, args, record=record, callbacks=callbacks)
+    return run_grpo(recipe, policy, specs, args, record=record, callbacks=callbacks)
 
 
 def held_out(recipe: Recipe, policy: Any, specs: Sequence[EnvironmentSpec], path: Path, torch: Any) -> float:

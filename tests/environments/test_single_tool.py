@@ -9,7 +9,7 @@ from gymrail.environment import Turn
 from gymrail.models.scripted import ScriptedModel
 from gymrail.play import play
 from gymrail.registry import find
-from gymrail_environments.single_tool.environment import SingleToolTask, asked_city, repeats
+from gymrail_environments.single_tool.environment import CITIES, SingleToolTask, asked_city, repeats
 from gymrail_mcp_servers.weather.server import Report, report
 
 SPEC = find("single_tool")
@@ -91,3 +91,10 @@ def test_a_question_without_a_city_fails_and_is_not_guessed() -> None:
     assert rollout.reward is None
     assert rollout.failure is not None
     assert "add the field 'city' to the row" in rollout.failure.message
+
+
+def test_a_few_cities_are_all_that_tasks_ask_for() -> None:
+    few = SPEC.with_config({"cities": 3})
+    texts = [str(task.input_items[-1]["content"]) for task in few.tasks("train", limit=40)]
+    named = {city for city in CITIES for text in texts if city in text}
+    assert named == set(CITIES[:3])

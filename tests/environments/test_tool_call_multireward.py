@@ -11,7 +11,13 @@ from gymrail.models.scripted import ScriptedModel
 from gymrail.play import play
 from gymrail.registry import find
 from gymrail.rollout import ToolCall
-from gymrail_environments.tool_call_multireward.environment import ExpectedCall, ToolCallTask, has_form, is_expected
+from gymrail_environments.tool_call_multireward.environment import (
+    PLACES,
+    ExpectedCall,
+    ToolCallTask,
+    has_form,
+    is_expected,
+)
 
 SPEC = find("tool_call_multireward")
 TASK = ToolCallTask.ask("Oslo?", expected_call={"name": "get_weather", "arguments": {"city": "Oslo"}})
@@ -76,3 +82,10 @@ def test_an_answer_in_another_form_misses_the_format_point(answer: str) -> None:
 )
 def test_calls_are_compared_by_value_and_type(made: str, expected: dict[str, Any], is_same: bool) -> None:
     assert is_expected(ToolCall("call_0", "f", made), ExpectedCall(name="f", arguments=expected)) is is_same
+
+
+def test_a_few_cities_are_all_that_tasks_ask_for() -> None:
+    few = SPEC.with_config({"cities": 3})
+    texts = [str(task.input_items[-1]["content"]) for task in few.tasks("train", limit=40)]
+    named = {city for city in PLACES for text in texts if city in text}
+    assert named == set(PLACES[:3])

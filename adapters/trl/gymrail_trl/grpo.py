@@ -130,7 +130,10 @@ def run_grpo(
             restore_mixture(stream, Path(checkpoint))
     if watch is not None:
         watch(trainer, rollouts)
-    trainer.train(resume_from_checkpoint=checkpoint)
+    try:
+        trainer.train(resume_from_checkpoint=checkpoint)
+    finally:
+        rollouts.close()
     policy.model = trainer.accelerator.unwrap_model(trainer.model)
     return list(trainer.state.log_history)
 

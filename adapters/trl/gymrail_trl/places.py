@@ -59,6 +59,7 @@ async def play_places(
         concurrency=function.concurrency,
         retries=function.retries,
         record=function.recorder(step),
+        carried=function.carried.get(keys[0][0]),
     )
 
 

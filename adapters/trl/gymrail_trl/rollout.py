@@ -22,7 +22,8 @@ from typing import Any
 from gymrail.agents.tool_loop import Agent
 from gymrail.collect.batch import PlayedBatch
 from gymrail.collect.batch_metrics import batch_metrics
-from gymrail.collect.event_loop import run_async
+from gymrail.collect.carried import Carried
+from gymrail.collect.event_loop import LoopThread, run_async
 from gymrail.collect.runner import Job, collect
 from gymrail.data.mixture import Mixture
 from gymrail.data.mixture_stream import MixtureStream
@@ -87,6 +88,9 @@ class RolloutFunction:
         self.streams = {
             split: MixtureStream(mixture) for split, mixture in self.mixtures.items() if not mixture.is_plain
         }
+        self.carried = {split: Carried() for split, mixture in self.mixtures.items() if mixture.mixing.carries}
+        """What is in flight between batches, of mixtures with `late.carry`; `close` ends it."""
+        self._loop: LoopThread | None = None
         self._scales = {
             member.spec.name: member.reward_scale for mixture in self.mixtures.values() for member in mixture.members
         }
@@ -105,12 +109,27 @@ class RolloutFunction:
         self.last_batch = None
         if keys and keys[0][0] in self.streams:
             stream = self.streams[keys[0][0]]
-            batch: PlayedBatch = run_blocking(play_places(self, stream, keys, policy, trainer))
+            run = self._running().run if keys[0][0] in self.carried else run_blocking
+            batch: PlayedBatch = run(play_places(self, stream, keys, policy, trainer))
             self.last_batch, self.last_rollouts = batch, rows_of(batch, keys)
         else:
             self.last_rollouts = run_blocking(self._play(self._jobs(keys, trainer), policy, step))
         tokenizer = getattr(trainer, "_tokenizer", trainer.processing_class)
         return self.to_columns(self.last_rollouts, tokenizer.eos_token_id)
+
+    def close(self) -> None:
+        """End the episodes that are played on between batches; without `late.carry` there are none."""
+        if self._loop is not None:
+            for carried in self.carried.values():
+                self._loop.run(carried.close())
+            self._loop.close()
+            self._loop = None
+
+    def _running(self) -> LoopThread:
+        """The loop on which episodes outlive a batch."""
+        if self._loop is None:
+            self._loop = LoopThread()
+        return self._loop
 
     def _keys(self, prompts: Sequence[Any]) -> list[tuple[str, int]]:
         keys = []

@@ -11,7 +11,9 @@ import re
 from collections.abc import Generator
 from random import Random
 
-from gymrail import Environment, Rollout, Task, Verdict, call
+from pydantic import Field
+
+from gymrail import Config, Environment, Rollout, Task, Verdict, call
 from gymrail.environment import Call, Turn
 from gymrail.errors import InputError
 from gymrail.verifiers.answer import contains_phrase
@@ -41,6 +43,14 @@ _ASKED = re.compile(
 _DEGREES = re.compile(r"(?<![\w.])([-\u2212]?\d+(?:\.\d+)?)\s*(?:\u00b0|degrees?\b)", re.IGNORECASE)
 
 
+class SingleToolConfig(Config):
+    cities: int = Field(default=len(CITIES), ge=2, le=len(CITIES))
+    """Generated tasks ask for the first so many cities."""
+
+
+DEFAULTS = SingleToolConfig()
+
+
 class SingleToolTask(Task):
     city: str | None = None
     """The asked city, for questions that do not end with "in <city>?"."""
@@ -49,11 +59,13 @@ class SingleToolTask(Task):
 class SingleTool(Environment[SingleToolTask]):
     """Right when the tool was called with the asked city and the answer repeats its report, and no other."""
 
+    Config = SingleToolConfig
+    config: SingleToolConfig
     weather: Weather
 
     @classmethod
-    def generate(cls, rng: Random) -> SingleToolTask:
-        city, other = rng.sample(CITIES, 2)
+    def generate(cls, rng: Random, config: SingleToolConfig = DEFAULTS) -> SingleToolTask:
+        city, other = rng.sample(CITIES[: config.cities], 2)
         return SingleToolTask.ask(rng.choice(QUESTIONS).format(city=city, other=other), city=city)
 
     def seed(self) -> None:
@@ -74,7 +86,7 @@ class SingleTool(Environment[SingleToolTask]):
 
     def sabotage(self, turn: Turn, rng: Random) -> Turn:
         """Ask for another city, or report other weather."""
-        city = rng.choice([city for city in CITIES if city != self.city])
+        city = rng.choice([city for city in CITIES[: self.config.cities] if city != self.city])
         if isinstance(turn, Call):
             return call("get_weather", city=city)
         wrong = report(city)

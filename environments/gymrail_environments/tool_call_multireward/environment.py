@@ -13,9 +13,9 @@ from collections.abc import Generator
 from random import Random
 from typing import Any
 
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
-from gymrail import Environment, Rollout, Task, Verdict, call
+from gymrail import Config, Environment, Rollout, Task, Verdict, call
 from gymrail.environment import Call, Turn
 from gymrail.rollout import ToolCall
 from gymrail_mcp_servers.weather.server import Weather
@@ -37,6 +37,14 @@ QUESTIONS = (
 )
 
 
+class ToolCallConfig(Config):
+    cities: int = Field(default=len(PLACES), ge=2, le=len(PLACES))
+    """Generated tasks ask for the first so many cities."""
+
+
+DEFAULTS = ToolCallConfig()
+
+
 class ExpectedCall(BaseModel):
     name: str
     arguments: dict[str, Any]
@@ -49,12 +57,14 @@ class ToolCallTask(Task):
 class ToolCallMultireward(Environment[ToolCallTask]):
     """`correctness` + `schema_valid` + `format`, one point each."""
 
+    Config = ToolCallConfig
+    config: ToolCallConfig
     weather: Weather
     reward_range = (0.0, 3.0)
 
     @classmethod
-    def generate(cls, rng: Random) -> ToolCallTask:
-        city, other = rng.sample(PLACES, 2)
+    def generate(cls, rng: Random, config: ToolCallConfig = DEFAULTS) -> ToolCallTask:
+        city, other = rng.sample(PLACES[: config.cities], 2)
         question = rng.choice(QUESTIONS).format(city=city, other=other)
         expected = ExpectedCall(name="get_weather", arguments={"city": city})
         return ToolCallTask.ask(question, system=FORM, expected_call=expected)
@@ -77,9 +87,10 @@ class ToolCallMultireward(Environment[ToolCallTask]):
         """Lose one of the three points: another city, arguments that do not fit, or chatter around the answer."""
         if not isinstance(turn, Call):
             return f"Sure! {turn}\nAnything else?"
+        places = PLACES[: self.config.cities]
         if rng.random() < 0.5:
             return Call(turn.name, {"place": turn.arguments.get("city", "")})
-        return call(turn.name, city=rng.choice([city for city in PLACES if city != turn.arguments.get("city")]))
+        return call(turn.name, city=rng.choice([city for city in places if city != turn.arguments.get("city")]))
 
 
 def is_expected(made: ToolCall, expected: ExpectedCall) -> bool:

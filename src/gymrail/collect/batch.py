@@ -11,16 +11,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
 
 from gymrail.agents.tool_loop import Agent
+from gymrail.collect.batch_round import Round
+from gymrail.collect.carried import Carried
 from gymrail.collect.drain import Drain
 from gymrail.collect.runner import Job, Player, Summary
-from gymrail.data.mixing import Late
 from gymrail.data.mixture import Group
 from gymrail.data.mixture_stream import Measured, MixtureStream
 from gymrail.episode import DEFAULT_LIMITS, Limits
@@ -39,6 +39,8 @@ class PlayedGroup:
 
     group: Group
     rollouts: dict[int, Rollout] = field(default_factory=dict)
+    step: int = 0
+    """At which its first episode could begin; before that of its batch where it was late for an earlier one."""
 
     @property
     def rewards(self) -> list[float]:
@@ -68,7 +70,10 @@ class PlayedBatch:
     given_up: list[PlayedGroup] = field(default_factory=list)
     """Groups without spread that others took the places of."""
     late: Counter[str] = field(default_factory=Counter)
-    """Episodes by environment that were not waited for; each is a failed rollout as well."""
+    """Episodes by environment that were given up; each is a failed rollout as well."""
+    beside: Counter[str] = field(default_factory=Counter)
+    """Episodes by environment that are played on beside the next batch."""
+    step: int = 0
 
     @property
     def rollouts(self) -> list[Rollout]:
@@ -77,7 +82,8 @@ class PlayedBatch:
 
     def metrics(self) -> dict[str, float]:
         """Return by environment: the share of the places, of the sampled tokens, episodes that were late, groups that
-        were given up, and the share of groups that have spread."""
+        were given up, and the share of groups that have spread; where late groups are played on, also episodes in
+        flight, empty places, and the steps since the groups in the places were begun."""
         tokens: Counter[str] = Counter()
         for played in (*self.groups, *self.given_up):
             tokens[played.group.spec.name] += played.tokens
@@ -88,13 +94,17 @@ class PlayedBatch:
             mine[played.group.spec.name].append(played)
         metrics: dict[str, float] = {}
         for name, groups in sorted(mine.items()):
+            filled = [played for played in groups if played.rollouts]
             metrics |= {
                 f"env/{name}/share": len(groups) / len(self.groups),
                 f"env/{name}/token_share": tokens[name] / total,
                 f"env/{name}/late": float(self.late[name]),
                 f"env/{name}/given_up": float(given_up[name]),
                 f"env/{name}/with_spread": sum(played.has_spread for played in groups) / len(groups),
+                f"env/{name}/empty": float(len(groups) - len(filled)),
+                f"env/{name}/steps_old": sum(self.step - played.step for played in filled) / max(1, len(filled)),
             }
+        metrics |= {f"env/{name}/beside": float(count) for name, count in sorted(self.beside.items())}
         return metrics
 
 
@@ -110,6 +120,7 @@ async def play_batch(
     concurrency: int = 256,
     retries: int = 1,
     record: Callable[[Rollout], None] | None = None,
+    carried: Carried | None = None,
 ) -> PlayedBatch:
     """Draw so many groups, play each `repeats` times and let the mixture learn from it.
 
@@ -117,6 +128,7 @@ async def play_batch(
         step: the training step, for schedules and the curriculum's refreshing.
         concurrency: episodes at once, over all environments; a member's own limit holds besides.
         record: called with every finished rollout, late ones too. What it raises ends the batch.
+        carried: for a mixture with `late.carry`: what is in flight between batches, the same for all of a stream.
 
     Raises:
         InputError: the mixture's epochs are over, or a number is out of its range.
@@ -126,20 +138,22 @@ async def play_batch(
             f"groups is {groups!r}, repeats {repeats!r}, concurrency {concurrency!r} and retries {retries!r}; "
             "at least 1, 1, 1 and 0 are needed."
         )
-    drawn = stream.batch(groups, step)
-    if not drawn:
-        raise InputError(f"The mixture is over: its epochs gave {stream.slots} groups, and no more are left.")
-    batch = PlayedBatch([PlayedGroup(group) for group in drawn])
+    if stream.mixture.mixing.carries:
+        if carried is None:
+            raise InputError("This mixture has late.carry; pass carried=Carried(), the same one to all its batches.")
+        model = carried.begin(model)
     player = Player(model, agent, limits, retries, 1.0, Summary(), Drain())
-    floor = _Floor(stream, player, concurrency, record, batch)
-    await _set_up({group.spec.name: group.spec for group in drawn}.values())
-    floor.open()
+    batch = PlayedBatch([], step=step)
+    floor = _Floor(stream, player, concurrency, record, batch, carried)
+    await floor.draw(groups, repeats)
     rounds = _Rounds(stream, batch, repeats)
     while work := rounds.next():
         await floor.play(work)
         rounds.out |= floor.cut
+    if carried is not None:
+        await floor.leave()
     played = sorted([*batch.groups, *batch.given_up], key=lambda entry: entry.group.index)
-    stream.observe([Measured(entry.group, entry.rewards, entry.tokens) for entry in played], step)
+    stream.observe([Measured(entry.group, entry.rewards, entry.tokens) for entry in played if entry.rollouts], step)
     if batch.late:
         logger.warning("Late and not waited for at step %d: %s", step, dict(sorted(batch.late.items())))
     return batch
@@ -164,7 +178,8 @@ class _Rounds:
     def next(self) -> list[tuple[PlayedGroup, range]]:
         if self._is_first:
             self._is_first = False
-            return [(played, range(self._probe)) for played in self._batch.groups]
+            # A group that was late for an earlier batch comes with its rollouts.
+            return [(played, range(self._probe)) for played in self._batch.groups if not played.rollouts]
         work, still = [], []
         for place in self._open:
             more = self._more(place)
@@ -202,47 +217,99 @@ class _Floor:
         concurrency: int,
         record: Callable[[Rollout], None] | None,
         batch: PlayedBatch,
+        carried: Carried | None,
     ) -> None:
+        self._stream = stream
+        self._carried = carried
         self._members = {member.spec.name: member for member in stream.mixture.members}
         self._late = stream.mixture.mixing.late
         self._player = player
         self._record = record
         self._batch = batch
         self._room = asyncio.Semaphore(concurrency)
-        self._rooms = {
-            name: asyncio.Semaphore(member.concurrency)
-            for name, member in self._members.items()
-            if member.concurrency is not None
-        }
+        self._rooms = carried.rooms if carried is not None else {}
+        for name, member in self._members.items():
+            if member.concurrency is not None and name not in self._rooms:
+                self._rooms[name] = asyncio.Semaphore(member.concurrency)
         self.cut: set[str] = set()
         self._opened_at = 0.0
 
-    def open(self) -> None:
-        """From now on the members' deadlines count."""
+    async def draw(self, groups: int, repeats: int) -> None:
+        """Fill the batch's places, and begin what is played beside it; from now on the members' deadlines count."""
+        stream, batch, carried = self._stream, self._batch, self._carried
+        beside = carried.environments if carried is not None else set()
+        again, stream.unplayed = stream.unplayed, []
+        if carried is not None:
+            batch.groups += carried.take(groups)
+            batch.groups += await self._expired(carried, groups - len(batch.groups))
+            beside |= {group.spec.name for group in again}
+        beside = stream.apart(beside, batch.step)
+        drawn = stream.batch(groups, batch.step, filled=len(batch.groups), beside=beside)
+        if not drawn and not batch.groups:
+            raise InputError(f"The mixture is over: its epochs gave {stream.slots} groups, and no more are left.")
+        await _set_up({group.spec.name: group.spec for group in (*again, *drawn)}.values())
         self._opened_at = asyncio.get_running_loop().time()
+        for position, group in enumerate([*again, *drawn]):
+            played = PlayedGroup(group, step=batch.step)
+            if carried is not None and (position < len(again) or group.spec.name in beside):
+                tasks = {asyncio.create_task(self._one(played, repeat, is_beside=True)) for repeat in range(repeats)}
+                carried.add(played, tasks)
+            else:
+                batch.groups.append(played)
+
+    async def _expired(self, carried: Carried, places: int) -> list[PlayedGroup]:
+        """Those that were in flight for too long: with some rewards they still take places, the others are given up."""
+        late = self._late
+        assert late is not None
+        useful: list[PlayedGroup] = []
+        for played, repeats in await carried.expire(late.carry):
+            for repeat in repeats:
+                if repeat not in played.rollouts:
+                    self._keep(played, self._late_rollout(played.group, repeat))
+            (useful if played.rewards and len(useful) < places else self._batch.given_up).append(played)
+        return useful
+
+    async def leave(self) -> None:
+        """End a batch beside which others are played on."""
+        assert self._carried is not None
+        await self._carried.pause()
+        self._batch.beside = self._carried.episodes
 
     async def play(self, work: Sequence[tuple[PlayedGroup, range]]) -> None:
-        """Play these repeats of these groups; every one has its rollout afterwards.
+        """Play these repeats of these groups; every one has its rollout afterwards, or the group is played on beside
+        later batches.
 
         Raises:
             Exception: what `record` raised, or a bug; the other episodes are closed first.
         """
-        round_ = _Round(self._late)
+        round_ = Round(self._late, cancels=self._carried is None)
+        tasks: dict[int, set[asyncio.Task[None]]] = {}
         for played, repeats in work:
-            for repeat in repeats:
-                task = asyncio.create_task(self._one(played, repeat))
+            tasks[played.group.index] = {asyncio.create_task(self._one(played, repeat)) for repeat in repeats}
+            for task in tasks[played.group.index]:
                 round_.add(task, played.group.spec.name)
         deadlines = {name: self._members[name].deadline_seconds for name in round_.names}
         at = {name: self._opened_at + seconds for name, seconds in deadlines.items() if seconds is not None}
         self.cut |= await round_.wait(at)
         for played, repeats in work:
-            for repeat in repeats:
-                if repeat not in played.rollouts:
-                    self._keep(played, self._late_rollout(played.group, repeat))
+            missing = [repeat for repeat in repeats if repeat not in played.rollouts]
+            if missing and self._carried is not None:
+                self._carry(played, tasks[played.group.index])
+                continue
+            for repeat in missing:
+                self._keep(played, self._late_rollout(played.group, repeat))
 
-    async def _one(self, played: PlayedGroup, repeat: int) -> None:
+    def _carry(self, played: PlayedGroup, tasks: set[asyncio.Task[None]]) -> None:
+        """Play a late group on; its place goes to one that is over, or stays empty."""
+        assert self._carried is not None
+        over = self._carried.take(1) or [PlayedGroup(played.group, step=self._batch.step)]
+        self._batch.groups = [over[0] if entry is played else entry for entry in self._batch.groups]
+        self._carried.add(played, tasks)
+
+    async def _one(self, played: PlayedGroup, repeat: int, *, is_beside: bool = False) -> None:
         group = played.group
-        async with self._rooms.get(group.spec.name) or nullcontext(), self._room:
+        # What is played beside the batch takes no room from it.
+        async with self._rooms.get(group.spec.name) or nullcontext(), nullcontext() if is_beside else self._room:
             rollout = await self._player.play(Job(group.spec, group.task, group.index, repeat))
         self._keep(played, rollout)
 
@@ -257,67 +324,6 @@ class _Floor:
         message = f"this episode was not over {seconds:.1f} s after its batch began, and was not waited for"
         error = EpisodeFailed(Failure("timeout", "close", message))
         return failed_before_opening(group.spec, group.task, error, task_index=group.index, repeat=repeat)
-
-
-class _Round:
-    """Episodes that are waited for together, and the moment from which they are not."""
-
-    def __init__(self, late: Late | None) -> None:
-        self._late = late
-        self._tasks: dict[asyncio.Task[None], str] = {}
-        self._timers: list[asyncio.TimerHandle] = []
-        self._cut_tasks: set[asyncio.Task[None]] = set()
-        self._over = 0
-        self._started_at = asyncio.get_running_loop().time()
-
-    @property
-    def names(self) -> set[str]:
-        return set(self._tasks.values())
-
-    def add(self, task: asyncio.Task[None], name: str) -> None:
-        self._tasks[task] = name
-        task.add_done_callback(self._count)
-
-    async def wait(self, deadlines: dict[str, float]) -> set[str]:
-        """Wait for all but the late ones, and return the environments of those."""
-        loop = asyncio.get_running_loop()
-        self._timers += [loop.call_at(at, self._cut, name) for name, at in deadlines.items()]
-        try:
-            outcomes = await asyncio.gather(*self._tasks, return_exceptions=True)
-        finally:
-            for timer in self._timers:
-                timer.cancel()
-            for task in self._tasks:
-                task.cancel()
-        errors = [
-            outcome
-            for task, outcome in zip(self._tasks, outcomes, strict=True)
-            if isinstance(outcome, BaseException) and not (task in self._cut_tasks and task.cancelled())
-        ]
-        if errors:
-            # A failing task cancelled the others: its own error says more than theirs.
-            raise next((error for error in errors if not isinstance(error, asyncio.CancelledError)), errors[0])
-        return {self._tasks[task] for task in self._cut_tasks if task.cancelled()}
-
-    def _count(self, task: asyncio.Task[None]) -> None:
-        if task in self._cut_tasks:
-            return
-        if task.cancelled() or task.exception() is not None:
-            for other in self._tasks:
-                other.cancel()
-            return
-        self._over += 1
-        late = self._late
-        if late is not None and self._over == math.ceil(late.quorum * len(self._tasks)):
-            loop = asyncio.get_running_loop()
-            seconds = (loop.time() - self._started_at) * late.patience
-            self._timers.append(loop.call_at(self._started_at + seconds, self._cut, None))
-
-    def _cut(self, name: str | None) -> None:
-        late = {task for task, owner in self._tasks.items() if not task.done() and name in (None, owner)}
-        self._cut_tasks |= late
-        for task in late:
-            task.cancel()
 
 
 async def _set_up(specs: Iterable[EnvironmentSpec]) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import threading
 from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -23,6 +24,46 @@ def run_async(work: Coroutine[Any, Any, T]) -> T:
     """Run a coroutine to its end on a new loop, as `asyncio.run` does; no policy is set, no other loop changes."""
     with rare_collections(), asyncio.Runner(loop_factory=new_event_loop) as runner:
         return runner.run(work)
+
+
+class LoopThread:
+    """An event loop in a thread of its own: what one coroutine leaves running goes on until the next one and beyond.
+
+    The caller's thread may be in its own loop or in none; it waits either way.
+    """
+
+    def __init__(self) -> None:
+        self._loop = new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="gymrail-loop", daemon=True)
+        self._thread.start()
+
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        """Run a coroutine to its end, and return or raise what it does."""
+        future = asyncio.run_coroutine_threadsafe(work, self._loop)
+        try:
+            with rare_collections():
+                return future.result()
+        finally:
+            future.cancel()  # an interrupted caller leaves nothing running; one that is done stays done
+
+    def close(self) -> None:
+        """Cancel what is left, and end the loop and its thread."""
+        if self._loop.is_closed():
+            return
+        self.run(_cancel_others())
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+
+async def _cancel_others() -> None:
+    loop = asyncio.get_running_loop()
+    others = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
+    for task in others:
+        task.cancel()
+    await asyncio.gather(*others, return_exceptions=True)
+    await loop.shutdown_asyncgens()
+    await loop.shutdown_default_executor()
 
 
 @contextmanager

@@ -53,10 +53,14 @@ class DynamicSampling(_Section):
 
 class Late(_Section):
     """Do not wait for the slowest: once `quorum` of a batch's episodes are over, the others have until `patience` times
-    the seconds that took. What is late then is `failed` (timeout) and masked, never reward 0."""
+    the seconds that took. What is late then is played on beside later batches, or `failed` (timeout) and masked; never
+    reward 0."""
 
     quorum: float = Field(default=0.75, gt=0, lt=1)
     patience: float = Field(default=1.5, ge=1)
+    carry: int = Field(default=0, ge=0)
+    """Beside so many further batches a late group is played on; when it is over, it takes a place of the next batch.
+    0 gives it up at once."""
 
 
 class Mixing(_Section):
@@ -71,6 +75,20 @@ class Mixing(_Section):
     curriculum: Curriculum | None = None
     dynamic_sampling: DynamicSampling | None = None
     late: Late | None = None
+
+    @model_validator(mode="after")
+    def _check_whole_groups(self) -> Mixing:
+        if self.carries and self.dynamic_sampling is not None:
+            raise ValueError(
+                "late.carry and dynamic_sampling do not go together: a group that is played on beside other batches "
+                "cannot be refilled in its own; leave out one"
+            )
+        return self
+
+    @property
+    def carries(self) -> bool:
+        """Whether late groups are played on beside later batches."""
+        return self.late is not None and self.late.carry > 0
 
     @property
     def is_plain(self) -> bool:

@@ -159,6 +159,11 @@ class Mixture:
                 "give it a limit, or set size_exponent to 0."
             )
         counted = [member.spec.name for member in self.members if member.epochs is not None]
+        if self.mixing.carries and counted:
+            raise InputError(
+                f"{counted[0]!r} has epochs, and with late.carry some of its groups could be over only after the "
+                "mixture is; leave out one."
+            )
         if self.mixing.curriculum is not None and counted:
             raise InputError(
                 f"{counted[0]!r} has epochs, and a curriculum decides itself how often a task comes; leave out one."

@@ -12,7 +12,7 @@ What is drawn depends on the mixture, the steps and what was observed, and on no
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from random import Random
 from typing import Any
@@ -54,6 +54,7 @@ class _Account:
 @dataclass(slots=True)
 class _Charge:
     member: int
+    task_index: int
     amount: float
     shares: list[float] = field(default_factory=list)
     """As they were when the group was drawn."""
@@ -73,12 +74,20 @@ class MixtureStream:
         curriculum = mixture.mixing.curriculum
         self._queues = [TaskQueue(tasks, curriculum) for tasks in mixture.tasks] if curriculum else []
         self._charges: dict[int, _Charge] = {}
+        self.unplayed: list[Group] = []
+        """After `restore`: groups that were drawn and not yet observed when the state was saved, to be played anew."""
         self._members = {member.spec.name: index for index, member in enumerate(mixture.members)}
         self._ties = list(range(len(mixture.members)))
         Random(f"{mixture.seed}:mixture").shuffle(self._ties)
 
-    def batch(self, groups: int, step: int = 0) -> list[Group]:
+    def batch(self, groups: int, step: int = 0, *, filled: int = 0, beside: Collection[str] = ()) -> list[Group]:
         """Draw the next groups; fewer, or none, once every member's epochs are over.
+
+        Args:
+            groups: places of the batch.
+            filled: how many of them groups take that were drawn for an earlier batch.
+            beside: environments whose groups take none: they are drawn in their turn, up to as many as there are
+                places, and played beside the batch; `apart` says which can be.
 
         Raises:
             InputError: the members' floors ask for more groups than there are.
@@ -91,17 +100,32 @@ class MixtureStream:
                 "the batch (per_device_train_batch_size, steps_per_generation) or lower num_generations."
             )
         shares = self.shares(step, groups)
+        aside = {self._members[name] for name in beside}
         drawn: list[Group] = []
+        taken = {True: filled, False: 0}  # places, and groups beside them
+
+        def draw(member: int) -> None:
+            drawn.append(self._draw(member, shares))
+            taken[member not in aside] += 1
+
         for member, floor in enumerate(floors):
-            drawn += (self._draw(member, shares) for _ in range(floor) if not self._is_over(member))
-        while len(drawn) < groups:
+            for _ in range(floor):
+                if taken[True] < groups and not self._is_over(member):
+                    draw(member)
+        while taken[True] < groups:
             if any(share and self._is_over(member) for member, share in enumerate(shares)):
                 shares = self.shares(step, groups)
             if not any(shares):
                 break
-            drawn.append(self._draw(self._most_owed(shares), shares))
-        self.slots += len(drawn)
+            draw(self._most_owed(shares, aside if taken[False] >= groups else ()))
+        self.slots += taken[True]
         return drawn
+
+    def apart(self, names: Collection[str], step: int) -> set[str]:
+        """Return those of these environments that a batch can be filled without: none where no other has a share."""
+        weights = zip(self.mixture.members, self.mixture.weights_at(step), strict=True)
+        others = {member.spec.name for member, weight in weights if weight > 0} - set(names)
+        return set(names) if others else set()
 
     def another(self, group: Group) -> Group | None:
         """Draw a group of the same environment to take a group's place; None when its epochs are over.
@@ -160,12 +184,17 @@ class MixtureStream:
             raised |= below
 
     def state(self) -> dict[str, Any]:
-        """Return what a checkpoint keeps, as JSON values; between batches, when all that was drawn is observed."""
+        """Return what a checkpoint keeps, as JSON values; between batches. What was drawn and is not observed by then,
+        because it is played on beside later batches, is played anew after `restore`."""
         return {
             "fingerprint": self.mixture.fingerprint,
             "slots": self.slots,
             "step": self.step,
             "drawn": self._drawn,
+            "unplayed": [
+                [index, self.mixture.members[charge.member].spec.name, charge.task_index, charge.amount, charge.shares]
+                for index, charge in sorted(self._charges.items())
+            ],
             "members": {
                 member.spec.name: {
                     "owed": account.owed,
@@ -190,12 +219,18 @@ class MixtureStream:
                 "restore it, or begin a new run."
             )
         self.slots, self.step, self._drawn = state["slots"], state["step"], state["drawn"]
-        self._charges = {}
+        self._charges, self.unplayed = {}, []
         for name, saved in state["members"].items():
             index = self._members[name]
             self._accounts[index] = _Account(saved["owed"], saved["place"], saved["tokens_per_group"], saved["spread"])
             if self._queues:
                 self._queues[index].restore(saved["curriculum"])
+        unplayed = state["unplayed"] if self.mixture.mixing.carries else []
+        for index, name, task_index, amount, shares in unplayed:
+            member = self._members[name]
+            task = self.mixture.tasks[member].task(task_index)
+            self.unplayed.append(Group(index, self.mixture.members[member].spec, task, task_index))
+            self._charges[index] = _Charge(member, task_index, amount, shares)
 
     def _draw(self, member: int, shares: list[float]) -> Group:
         """Draw a member's next group and charge it; without shares it is not charged."""
@@ -210,7 +245,7 @@ class MixtureStream:
         amount = self._cost(member) if shares else 0.0
         if shares:
             self._pay(member, amount, shares)
-        self._charges[group.index] = _Charge(member, amount, shares)
+        self._charges[group.index] = _Charge(member, task_index, amount, shares)
         self._drawn += 1
         return group
 
@@ -219,9 +254,9 @@ class MixtureStream:
             self._accounts[other].owed += share * amount
         self._accounts[member].owed -= amount
 
-    def _most_owed(self, shares: list[float]) -> int:
+    def _most_owed(self, shares: list[float], without: Collection[int] = ()) -> int:
         """The member that is behind most, the group that it is about to get included; the seed settles ties."""
-        running = [member for member in self._ties if shares[member] > 0]
+        running = [member for member in self._ties if shares[member] > 0 and member not in without]
         return max(running, key=lambda member: self._accounts[member].owed + shares[member] * self._cost(member))
 
     def _cost(self, member: int) -> float:
