@@ -40,7 +40,7 @@ RECIPE = Path(__file__).parents[1] / "recipes" / "grpo" / "mixture.yaml"
 PARTS = ("learn", "resume", "slow", "tokens")
 RISE, SHARE, SLOWER, STEP_TIME, SAVED = 0.2, 0.02, 20, 1.5, 0.25
 SLOW = "treasure_hunt"
-SLOW_STEPS = 120
+SLOW_STEPS = 80
 EVERY = 20
 """Steps between two points of a held-out curve."""
 UNIFORM = ["mixing={}"]
@@ -103,7 +103,7 @@ def measure(parts: Sequence[str], seeds: Sequence[int], folder: Path, more: list
     if saved:
         mean = sum(saved) / len(saved)
         rows.append(("tokens", "all", "tokens saved, mean", f"{mean:.0%}", f"{SAVED:.0%}", mean >= SAVED))
-    cells = [" | ".join([*row[:5], "yes" if row[5] else "no"]) for row in rows]
+    cells = [" | ".join([*row[:5], ("yes" if row[5] else "no") if row[4] else ""]) for row in rows]
     return [f"| {cell} |" for cell in cells], all(row[5] for row in rows if row[4] != "")
 
 
@@ -168,7 +168,7 @@ def played(run: Path, step: int) -> set[tuple[int, str, int, str, float | None]]
 def slow(start: list[str], folder: Path, seed: int) -> list[tuple[str, str, str, str, str, bool]]:
     """Compare the time of a step of the recipe as it is with that of one where an environment is slower and its late
     groups are played on beside later batches."""
-    late = ["mixing={late: {quorum: 0.7, patience: 1.4, carry: 60}}", f"settings.max_steps={SLOW_STEPS}"]
+    late = ["mixing={late: {quorum: 0.6, patience: 2, carry: 30}}", f"settings.max_steps={SLOW_STEPS}"]
     episode_seconds: list[float] = []
 
     def watch(rollout: Rollout) -> None:
