@@ -6,8 +6,8 @@ tokens saved by curriculum and dynamic sampling.
 
 Targets: held-out reward of each environment rises by at least 0.2 with every seed; shares are within 2% of the weights;
 a run killed after a checkpoint goes on with the same batch and the same loss; one environment made 20 times slower
-leaves the time of a step within 1.5 times; curriculum and dynamic sampling reach the held-out reward that uniform
-sampling ends with in at least 25% fewer sampled tokens, on average over the seeds.
+leaves the time of a step within 1.5 times; curriculum and dynamic sampling save at least 25% of the sampled tokens, as
+`benchmarks/adaptive.py` measures it, with a recipe of its own.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import adaptive
 from transformers import TrainerCallback
 
 from gymrail.collect.run_directory import RunDirectory
@@ -38,12 +39,9 @@ from gymrail.spec import EnvironmentSpec
 
 RECIPE = Path(__file__).parents[1] / "recipes" / "grpo" / "mixture.yaml"
 PARTS = ("learn", "resume", "slow", "tokens")
-RISE, SHARE, SLOWER, STEP_TIME, SAVED = 0.2, 0.02, 20, 1.5, 0.25
+RISE, SHARE, SLOWER, STEP_TIME = 0.2, 0.02, 20, 1.5
 SLOW = "treasure_hunt"
 SLOW_STEPS = 80
-EVERY = 20
-"""Steps between two points of a held-out curve."""
-UNIFORM = ["mixing={}"]
 ADAPTIVE = [
     "mixing.curriculum={fresh: 0.3, band: [0.05, 0.95], queue: 256}",
     "mixing.dynamic_sampling={refills: 2, probe: 2, least_spread: 0.25}",
@@ -54,7 +52,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Measure the four-environment recipe against its targets.")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="seeds to run, one after another")
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS), help="what to measure")
-    parser.add_argument("--steps", type=int, help="optimiser steps of the recipe's run and of the token curves")
+    parser.add_argument("--steps", type=int, help="optimiser steps of the recipe's run")
     parser.add_argument("--keep", type=Path, help="folder for the runs; what is there already is not run again")
     parser.add_argument("--check", action="store_true", help="exit with 1 when a target is missed")
     parser.add_argument("--write", type=Path, help="write the tables as Markdown to this file")
@@ -86,8 +84,7 @@ HEADER: tuple[str, ...] = (
 def measure(parts: Sequence[str], seeds: Sequence[int], folder: Path, more: list[str]) -> tuple[list[str], bool]:
     """Run the parts and return the table's rows, and whether every target is met."""
     rows: list[tuple[str, str, str, str, str, bool]] = []
-    saved: list[float] = []
-    for seed in seeds:
+    for seed in seeds if set(parts) - {"tokens"} else []:
         run = learned(seed, folder / f"learn-{seed}", more)
         start = ["warm_start=null", f"model={run / 'warm_start' / 'policy'}", f"seed={seed}", *more]
         if "learn" in parts:
@@ -96,13 +93,8 @@ def measure(parts: Sequence[str], seeds: Sequence[int], folder: Path, more: list
             rows += resume(start, folder / f"resume-{seed}", seed)
         if "slow" in parts and seed == seeds[0]:
             rows += slow(start, folder / f"slow-{seed}", seed)
-        if "tokens" in parts:
-            row, share = tokens(start, folder / f"tokens-{seed}", seed)
-            rows.append(row)
-            saved.append(share)
-    if saved:
-        mean = sum(saved) / len(saved)
-        rows.append(("tokens", "all", "tokens saved, mean", f"{mean:.0%}", f"{SAVED:.0%}", mean >= SAVED))
+    if "tokens" in parts:
+        rows += tokens(seeds, folder / "tokens")
     cells = [" | ".join([*row[:5], ("yes" if row[5] else "no") if row[4] else ""]) for row in rows]
     return [f"| {cell} |" for cell in cells], all(row[5] for row in rows if row[4] != "")
 
@@ -224,33 +216,16 @@ def delayed(spec: EnvironmentSpec, seconds: float) -> EnvironmentSpec:
     return replace(spec, cls=type(spec.cls.__name__, (spec.cls,), {"seed": seed, "__module__": spec.cls.__module__}))
 
 
-def tokens(start: list[str], folder: Path, seed: int) -> tuple[tuple[str, str, str, str, str, bool], float]:
-    """Compare how many tokens are sampled until the held-out reward is what uniform sampling ends with."""
-    curves = []
-    for name, mixing in (("uniform", UNIFORM), ("adaptive", ADAPTIVE)):
-        file = folder / f"{name}.json"
-        if not file.is_file():
-            curve = Curve(folder / name)
-            grpo([*start, *mixing], folder / name, [curve], curve.count)
-            file.write_text(json.dumps(curve.points), encoding="utf-8")
-        curves.append(json.loads(file.read_text(encoding="utf-8")))
-    target = curves[0][-1][1]
-    needed = [reached(curve, target) for curve in curves]
-    share = 1 - needed[1] / needed[0] if needed[1] is not None and needed[0] else -1.0
-    shown = [f"{count:,.0f}" if count is not None else "never" for count in needed]
-    what = f"tokens until held-out reward {target:.3f}: uniform {shown[0]}, adaptive {shown[1]}"
-    return ("tokens", str(seed), what, f"{share:.0%} fewer" if needed[1] else "not reached", "", share >= SAVED), share
-
-
-def reached(curve: Sequence[tuple[float, float]], target: float) -> float | None:
-    """Tokens at which a curve first reaches a reward, linear between its points."""
-    before = curve[0]
-    for point in curve:
-        if point[1] >= target:
-            width = point[1] - before[1]
-            return before[0] + (point[0] - before[0]) * ((target - before[1]) / width if width > 0 else 1.0)
-        before = point
-    return None
+def tokens(seeds: Sequence[int], folder: Path) -> list[tuple[str, str, str, str, str, bool]]:
+    """Compare, by a recipe of their own, how many tokens uniform and adaptive sampling need."""
+    compared = [adaptive.compare(seed, folder / str(seed)) for seed in seeds]
+    rows = []
+    for row in compared:
+        shown = [f"{count:,.0f}" if count is not None else "never" for count in row["needed"]]
+        what = f"tokens until held-out reward {row['target']:.3f}: uniform {shown[0]}, adaptive {shown[1]}"
+        rows.append(("tokens", str(row["seed"]), what, f"{row['saved']:.0%} fewer", "", True))
+    mean, is_met = adaptive.mean_saved(compared), adaptive.is_met(compared)
+    return [*rows, ("tokens", "all", "tokens saved, mean", f"{mean:.0%}", f"{adaptive.SAVED:.0%}", is_met)]
 
 
 class StepClock(TrainerCallback):
@@ -268,30 +243,6 @@ class StepClock(TrainerCallback):
         return (self.times[-1] - self.times[0]) / (len(self.times) - 1)
 
 
-class Curve(TrainerCallback):
-    """Held-out reward by sampled tokens: points (tokens, mean over environments of the reward's place in its range)."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.tokens = 0
-        self.points: list[tuple[int, float]] = []
-        self.measure: Callable[[Path], float] = lambda _: 0.0
-
-    def count(self, rollout: Rollout) -> None:
-        self.tokens += rollout.usage.output_tokens + rollout.earlier_usage.output_tokens
-
-    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        self._add(0)
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        if state.global_step % EVERY == 0 or state.global_step == state.max_steps:
-            self._add(state.global_step)
-
-    def _add(self, step: int) -> None:
-        self.points.append((self.tokens, self.measure(self.folder / f"held-out-{step}")))
-        print(f"{self.folder.name} step {step}: {self.points[-1]}", file=sys.stderr, flush=True)
-
-
 def grpo(
     overrides: list[str],
     folder: Path,
@@ -300,8 +251,6 @@ def grpo(
     change: Callable[[EnvironmentSpec], EnvironmentSpec] = lambda spec: spec,
 ) -> list[dict[str, Any]]:
     """Train the recipe in this process, watched, and return the trainer's log."""
-    import torch
-
     from gymrail_trl.grpo import check_mixture, run_grpo
     from gymrail_trl.settings import build_config
     from gymrail_trl.stages import load_policy, prepare_process
@@ -312,23 +261,7 @@ def grpo(
     check_mixture(recipe, specs, args)
     prepare_process(recipe.model_copy(update={"threads": recipe.threads or 1}))
     policy = load_policy(recipe, recipe.model)
-    for callback in callbacks:
-        if isinstance(callback, Curve):
-            callback.measure = lambda path: held_out(recipe, policy, specs, path, torch)
     return run_grpo(recipe, policy, specs, args, record=record, callbacks=callbacks)
-
-
-def held_out(recipe: Recipe, policy: Any, specs: Sequence[EnvironmentSpec], path: Path, torch: Any) -> float:
-    """Mean over the environments of held-out reward as its place in the declared range; training's randomness is left
-    as it was."""
-    from gymrail_trl.stages import evaluate
-
-    was_training = policy.model.training
-    with torch.random.fork_rng():
-        scores = evaluate(recipe, policy, specs, path)
-    policy.model.train(was_training)
-    places = [scores[spec.name]["mean"] / spec.reward_range[1] for spec in specs]
-    return sum(places) / len(places)
 
 
 def command(arguments: list[str]) -> None:

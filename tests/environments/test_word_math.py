@@ -1,6 +1,7 @@
 """word_math: one call, the right tool; nothing else pays."""
 
 import asyncio
+from collections import Counter
 
 import pytest
 
@@ -55,6 +56,14 @@ def test_no_generated_sum_has_two_tools_that_agree() -> None:
         results = {task.a + task.b, task.a - task.b, task.a * task.b}
         assert len(results) == len(TOOLS)
         assert task.responses_create_params == {"input": f"{task.a} {task.word} {task.b} ?"}
+
+
+def test_digits_make_numbers_of_every_length_and_leave_the_usual_tasks_alone() -> None:
+    spec = SPEC.with_config({"digits": 4})
+    lengths = Counter(len(str(spec.generate("train", index).a)) for index in range(400))
+    assert sorted(lengths) == [1, 2, 3, 4]
+    assert min(lengths.values()) > 60
+    assert SPEC.generate("train", 0).responses_create_params == {"input": "4 plus 17 ?"}
 
 
 def test_train_and_validation_both_have_tasks_enough() -> None:

@@ -11,8 +11,10 @@ from collections.abc import Generator
 from random import Random
 from typing import Literal
 
+from pydantic import Field
+
 from gymrail import Environment, Rollout, Task, Verdict, call
-from gymrail.environment import Turn
+from gymrail.environment import Config, Turn
 from gymrail.rollout import ToolCall
 from gymrail_mcp_servers.calculator.server import Calculator
 
@@ -30,15 +32,26 @@ class WordMathTask(Task):
         return {"plus": self.a + self.b, "minus": self.a - self.b, "times": self.a * self.b}[self.word]
 
 
+class WordMathConfig(Config):
+    digits: int | None = Field(None, ge=1, le=12)
+    """Of a generated task's numbers, at most; every length equally often. Without it, numbers go from 0 to 20."""
+
+
 class WordMath(Environment[WordMathTask]):
     """Answer "4 times 5 ?" with one call of the right tool. The episode ends with the first call."""
+
+    Config = WordMathConfig
 
     calculator: Calculator
 
     @classmethod
-    def generate(cls, rng: Random) -> WordMathTask:
+    def generate(cls, rng: Random, config: WordMathConfig | None = None) -> WordMathTask:
+        largest = LARGEST
+        if config is not None and config.digits is not None:
+            largest = 10 ** rng.randint(1, config.digits) - 1
+        least = 0 if largest <= LARGEST else (largest + 1) // 10
         while True:
-            a, b = rng.randint(0, LARGEST), rng.randint(0, LARGEST)
+            a, b = rng.randint(least, largest), rng.randint(least, largest)
             # Where two tools agree, as in 2 plus 2 and 2 times 2, the reward could not tell them apart.
             if len({a + b, a - b, a * b}) == len(TOOLS):
                 break

@@ -23,11 +23,15 @@ class Curriculum(_Section):
     band: tuple[float, float] = (0.1, 0.9)
     """Pass rates that are kept, both ends included."""
     fresh: float = Field(default=0.5, gt=0, le=1)
-    """The least share of draws that are not taken from the queue; all, while the queue is empty."""
+    """The least share of draws that are not taken from the queue; all, while no task there has rested."""
+    rest: int = Field(default=16, ge=0)
+    """A task comes again after so many other draws of its environment, at the earliest, unless nothing else is due: a
+    policy that meets the same few tasks in every batch learns those alone."""
     queue: int = Field(default=256, ge=1)
     """Tasks per environment in the queue; past it, the one that waited longest is let go."""
     refresh_steps: int = Field(default=50, ge=1)
-    """A dataset's task out of the band is passed over for so many steps, and then measured again."""
+    """A dataset's task out of the band is passed over for so many steps, and then measured again; for twice as many
+    each time that it is found there once more."""
 
     @model_validator(mode="after")
     def _check_band(self) -> Curriculum:
@@ -41,11 +45,14 @@ class DynamicSampling(_Section):
     """Refill groups in which every rollout earned the same: they have no advantages and teach nothing (DAPO,
     arXiv:2503.14476, section 3.2)."""
 
-    refills: int = Field(default=2, ge=1)
-    """How often a place in the batch is filled anew; after that it stays as it is."""
+    refills: int = Field(default=2, ge=0)
+    """How often a place in the batch is filled anew, from the curriculum's queue if there is one; after that it stays
+    as it is. With 0 and a probe, a batch has the groups with spread that it would have had, most of them, for fewer
+    tokens; with more, it has more of such groups."""
     probe: int | None = Field(default=None, ge=2)
-    """Play so many rollouts of a group first, and the others only where those differ; all at once by default. Rewards
-    alone decide, so what is trained on is chosen among tasks and not among answers."""
+    """Play so many rollouts of a group first, and the others only where those differ; all at once by default, and
+    always for tasks of the curriculum's queue. Rewards alone decide, so what is trained on is chosen among tasks and
+    not among answers."""
     least_spread: float = Field(default=0.0, ge=0, lt=1)
     """Refill an environment's places only while at least this share of its groups has had spread lately: where nearly
     all pass or nearly none, searching for the rare group costs more than it teaches."""

@@ -40,6 +40,8 @@ class Group:
     task: Task
     task_index: int
     """Its place in the member's dataset or generator; a finite dataset's tasks come again in later epochs."""
+    is_known: bool = False
+    """Whether a curriculum measured the task before, within the band: its group will have spread, most likely."""
 
 
 class Mixture:

@@ -137,7 +137,7 @@ class MixtureStream:
             return None
         charge = self._charges.get(group.index)
         counts_tokens = self.mixture.mixing.unit == "tokens"
-        return self._draw(member, charge.shares if charge and counts_tokens else [])
+        return self._draw(member, charge.shares if charge and counts_tokens else [], is_refill=True)
 
     def spread(self, environment: str) -> float:
         """Return the share of an environment's groups whose rewards differed lately."""
@@ -232,16 +232,18 @@ class MixtureStream:
             self.unplayed.append(Group(index, self.mixture.members[member].spec, task, task_index))
             self._charges[index] = _Charge(member, task_index, amount, shares)
 
-    def _draw(self, member: int, shares: list[float]) -> Group:
+    def _draw(self, member: int, shares: list[float], *, is_refill: bool = False) -> Group:
         """Draw a member's next group and charge it; without shares it is not charged."""
         account, tasks = self._accounts[member], self.mixture.tasks[member]
+        is_known = False
         if self._queues:
-            task_index, account.place = self._queues[member].choose(account.place, self.step)
-            task = tasks.task(task_index)
+            queue = self._queues[member]
+            task_index, account.place = queue.choose(account.place, self.step, is_refill=is_refill)
+            task, is_known = tasks.task(task_index), queue.knows(task_index)
         else:
             task_index, task = tasks.at(account.place)
             account.place += 1
-        group = Group(self._drawn, self.mixture.members[member].spec, task, task_index)
+        group = Group(self._drawn, self.mixture.members[member].spec, task, task_index, is_known)
         amount = self._cost(member) if shares else 0.0
         if shares:
             self._pay(member, amount, shares)

@@ -12,7 +12,7 @@ import pytest
 from gymrail import Environment, Rollout, Task
 from gymrail.collect.batch import PlayedBatch, placeholder, play_batch
 from gymrail.data.member import Member
-from gymrail.data.mixing import DynamicSampling, Late, Mixing
+from gymrail.data.mixing import Curriculum, DynamicSampling, Late, Mixing
 from gymrail.data.mixture import Mixture
 from gymrail.data.mixture_stream import MixtureStream
 from gymrail.errors import InputError
@@ -158,6 +158,22 @@ def test_groups_without_spread_are_refilled_and_the_rest_of_a_probe_is_saved(pro
         assert {len(played.rollouts) for played in batch.given_up} <= {probe or 4}
         assert all(len(played.rollouts) == 4 for played in batch.groups if played.has_spread)
     assert sum(len(batch.given_up) for batch in refilled) > 10
+
+
+def test_tasks_that_are_known_to_teach_are_played_whole_and_the_others_probed() -> None:
+    class Split(Dice):
+        """A third of the tasks pass every other time, the others never."""
+
+        def verify(self, rollout: Rollout) -> float:
+            return float(self.task.chance == 0.5 and rollout.repeat % 2)
+
+    mixing = Mixing(curriculum=Curriculum(fresh=0.5, rest=0), dynamic_sampling=DynamicSampling(refills=0, probe=2))
+    played = batches(Mixture([Member(dice("split", Split))], 0, mixing), 4)
+    groups = [group for batch in played for group in batch.groups]
+    assert {len(group.rollouts) for group in groups if group.group.is_known} == {4}
+    assert {len(group.rollouts) for group in groups if not group.has_spread} == {2}
+    assert not any(batch.given_up for batch in played)
+    assert sum(group.group.is_known for group in played[-1].groups) >= 4
 
 
 def test_an_environment_where_hardly_a_group_has_spread_is_not_refilled() -> None:

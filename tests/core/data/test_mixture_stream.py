@@ -1,5 +1,6 @@
 """Mixtures that are drawn batch by batch: shares, schedules, floors, epochs, curriculum, and going on from a state."""
 
+import itertools
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -134,7 +135,9 @@ def test_temperature_evens_shares_out_and_size_counts_where_asked(make_quiz: Qui
 
 
 def test_a_curriculum_comes_back_to_tasks_in_the_band_and_passes_over_the_others(make_quiz: Quiz) -> None:
-    mixture = Mixture([Member(make_quiz("quiz", 30))], 0, Mixing(curriculum=Curriculum(fresh=0.25, refresh_steps=10)))
+    mixture = Mixture(
+        [Member(make_quiz("quiz", 30))], 0, Mixing(curriculum=Curriculum(fresh=0.25, rest=0, refresh_steps=10))
+    )
     stream = MixtureStream(mixture)
     played: list[Counter[int]] = []
     for step in range(40):
@@ -156,17 +159,70 @@ def test_a_curriculum_comes_back_to_tasks_in_the_band_and_passes_over_the_others
 
 
 def test_a_task_that_was_mastered_leaves_the_queue(sums: EnvironmentSpec) -> None:
-    stream = MixtureStream(Mixture([Member(sums)], 0, Mixing(curriculum=Curriculum(fresh=0.01))))
+    stream = MixtureStream(Mixture([Member(sums)], 0, Mixing(curriculum=Curriculum(fresh=0.01, rest=0))))
     (first,) = stream.batch(1)
     stream.observe([Measured(first, [0.0, 1.0], 5)])
+    (fresh,) = stream.batch(1)
+    stream.observe([Measured(fresh, [1.0, 1.0], 5)])
     (again,) = stream.batch(1)
-    assert again.task.id == first.task.id
+    assert (fresh.task.id == first.task.id, again.task.id == first.task.id) == (False, True)
     for _ in range(5):
         stream.observe([Measured(again, [1.0, 1.0], 5)])
         (again,) = stream.batch(1)
         if again.task.id != first.task.id:
             break
     assert again.task.id != first.task.id
+
+
+def test_a_task_that_stays_out_of_the_band_is_measured_ever_more_seldom(make_quiz: Quiz) -> None:
+    mixture = Mixture([Member(make_quiz("quiz", 8))], 0, Mixing(curriculum=Curriculum(fresh=1.0, refresh_steps=4)))
+    stream = MixtureStream(mixture)
+    measured: list[int] = []
+    for step in range(70):
+        groups = stream.batch(2, step)
+        # Task 0 never passes; all others teach, and as `fresh` is 1 they come whenever nothing else is due.
+        stream.observe([Measured(group, [0.0, float(group.task_index > 0)], 5) for group in groups])
+        measured += [step for group in groups if group.task_index == 0]
+    waits = [after - before for before, after in itertools.pairwise(measured)]
+    assert len(waits) >= 3
+    assert waits == sorted(waits)
+    assert all(wait >= 4 * 2**times for times, wait in enumerate(waits))
+
+
+def test_refills_come_from_the_queue_and_are_known_to_teach(make_quiz: Quiz) -> None:
+    stream = MixtureStream(
+        Mixture([Member(make_quiz("quiz", 40))], 0, Mixing(curriculum=Curriculum(fresh=1.0, rest=0)))
+    )
+    first = stream.batch(6)
+    assert not any(group.is_known for group in first)
+    stream.observe([Measured(group, [0.0, float(place < 3)], 5) for place, group in enumerate(first)])
+    second = stream.batch(2)
+    assert not {group.task_index for group in second} & {group.task_index for group in first}
+    refills = [stream.another(second[0]) for _ in range(4)]
+    assert [refill is not None and refill.is_known for refill in refills] == [True, True, True, False]
+    assert [refill and refill.task_index for refill in refills[:3]] == [group.task_index for group in first[:3]]
+
+
+def test_a_task_rests_before_it_comes_again(sums: EnvironmentSpec, make_quiz: Quiz) -> None:
+    def gaps(spec: EnvironmentSpec) -> list[int]:
+        stream = MixtureStream(Mixture([Member(spec)], 0, Mixing(curriculum=Curriculum(fresh=0.1, rest=12))))
+        drawn: list[str] = []
+        for step in range(30):
+            groups = stream.batch(4, step)
+            drawn += (group.task.id for group in groups)
+            observe(stream, groups)
+        last = {task: -1000 for task in drawn}
+        found = []
+        for place, task in enumerate(drawn):
+            found.append(place - last[task])
+            last[task] = place
+        return [gap for gap in found if gap < 1000]
+
+    again = gaps(sums)
+    assert min(again) > 12
+    assert len(again) > 60
+    # Where the dataset has nothing else, it does not wait.
+    assert max(gaps(make_quiz("quiz", 5))) < 12
 
 
 def test_a_group_without_any_reward_changes_no_measurement(sums: EnvironmentSpec, make_quiz: Quiz) -> None:
@@ -277,7 +333,7 @@ def test_settings_that_exclude_each_other_are_refused(sums: EnvironmentSpec, mak
     "options",
     [
         {"unit": "words"}, {"temperature": 0}, {"size_exponent": 2}, {"curriculum": {"band": [0.9, 0.1]}},
-        {"curriculum": {"fresh": 0}}, {"dynamic_sampling": {"refills": 0}}, {"dynamic_sampling": {"probe": 1}},
+        {"curriculum": {"fresh": 0}}, {"dynamic_sampling": {"refills": -1}}, {"dynamic_sampling": {"probe": 1}},
         {"late": {"quorum": 1}}, {"late": {"patience": 0.5}}, {"tempreature": 1},
     ],
 )  # fmt: skip
