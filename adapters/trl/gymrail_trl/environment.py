@@ -200,6 +200,7 @@ class _Loop:
         assert self._loop is not None
         self._loop.call_soon_threadsafe(self._loop.stop)
         thread.join(5)
+        self._loop.run_until_complete(self._loop.shutdown_asyncgens())  # connections are kept until then
         self._loop.close()
 
 

@@ -139,6 +139,7 @@ class LoopThread:
 
     def _work(self) -> None:
         self._loop.run_forever()
+        self._loop.run_until_complete(self._loop.shutdown_asyncgens())  # connections are kept until then
         self._loop.close()
 
 

@@ -1,8 +1,8 @@
 """The event loop that rollouts run on: uvloop where it is installed (not on Windows), asyncio's own otherwise.
 
-A model call crosses from the HTTP client's thread to the loop; on uvloop that costs half as much. While it runs, Python
-looks for cyclic garbage less often: an open episode's records are young for long, and looking at them again and again
-costs 6% of a rollout's CPU time.
+A model call over HTTP costs an eighth less on uvloop, over TLS half as much. While it runs, Python looks for cyclic
+garbage less often: an open episode's records are young for long, and looking at them again and again costs 6% of a
+rollout's CPU time.
 """
 
 from __future__ import annotations

@@ -1,9 +1,10 @@
-"""The HTTP client under a model endpoint: JSON goes out, bytes come back. Only this file knows the client library.
+"""The HTTP client under a model endpoint: JSON goes out, bytes come back. Only this file knows the client library, for
+TLS and proxies; a plain http address that no proxy stands before is asked over sockets of our own (`plain_http.py`).
 
 Covers: one pool of any number of connections for all event loops and threads, TLS verification, time limits, proxies
 from the environment (HTTP, HTTPS and SOCKS).
 Does not cover: redirects (an answer like any other here), cookies, streaming, compressed answers, HTTP/2 (its limit on
-streams per connection would queue what an endpoint could batch), use after a fork.
+streams per connection would queue what an endpoint could batch), TLS or a proxy after a fork.
 """
 
 from __future__ import annotations
@@ -13,9 +14,9 @@ import re
 import threading
 import urllib.parse
 import urllib.request
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from datetime import timedelta
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from pyreqwest import exceptions
 from pyreqwest.client import Client, ClientBuilder
@@ -23,6 +24,8 @@ from pyreqwest.http import Url
 from pyreqwest.request import RequestBuilder
 
 from gymrail.errors import GymrailError, InputError
+from gymrail.models.http_answer import ExchangeError
+from gymrail.models.plain_http import PlainClient
 
 _CONNECT_SECONDS = 30.0
 _MAX_URLS = 256
@@ -77,6 +80,8 @@ class HttpClient:
         self._headers = {"Content-Type": "application/json", **_check_headers(headers)}
         self._timeout_seconds = timeout_seconds
         self._urls: dict[str, Url] = {}
+        self._heads: dict[tuple[str, str], bytes] = {}
+        self._plain: PlainClient | None = None
         self._client: Client | None = None
         self._opening = threading.Lock()
         self._process: int | None = None
@@ -102,27 +107,52 @@ class HttpClient:
         """
         if _context_headers is not None:
             headers = {**_context_headers(), **(headers or {})}
-        request = self._open().post(self._url(path)).body_bytes(body)
-        return await self._send(request.headers(headers) if headers else request, timeout_seconds)
+        return await self._ask("POST", path, timeout_seconds, headers, body)
 
     async def delete(self, path: str, timeout_seconds: float, headers: Mapping[str, str] | None = None) -> Reply:
         """Delete a resource; raises what `post_json` raises."""
-        request = self._open().delete(self._url(path))
-        return await self._send(request.headers(headers) if headers else request, timeout_seconds)
+        return await self._ask("DELETE", path, timeout_seconds, headers)
 
     async def get(self, path: str, timeout_seconds: float) -> Reply:
         """Get a resource; raises what `post_json` raises."""
-        return await self._send(self._open().get(self._url(path)), timeout_seconds)
+        return await self._ask("GET", path, timeout_seconds)
 
     async def close(self) -> None:
         """Close the connections; a later request opens new ones."""
         with self._opening:
             client, self._client = self._client, None
+            plain, self._plain = self._plain, None
+        if plain is not None:
+            await plain.close()
         if client is not None and self._process == os.getpid():
             await client.close()
 
-    async def _send(self, request: RequestBuilder, timeout_seconds: float) -> Reply:
+    def _ask(
+        self,
+        method: str,
+        path: str,
+        timeout_seconds: float,
+        headers: Mapping[str, str] | None = None,
+        body: bytes | None = None,
+    ) -> Coroutine[Any, Any, Reply]:
         limit = min(timeout_seconds, self._timeout_seconds)
+        plain = self._plain
+        if plain is None and self._client is None:
+            plain = self._open_plain()
+        if plain is not None:
+            return self._exchange(plain, self._written(method, path, headers, body), limit)
+        request = self._open().request(method, self._url(path))
+        if body is not None:
+            request = request.body_bytes(body)
+        return self._send(request.headers(headers) if headers else request, limit)
+
+    async def _exchange(self, client: PlainClient, request: bytes, limit_seconds: float) -> Reply:
+        try:
+            return Reply(*await client.send(request, limit_seconds))
+        except ExchangeError as error:
+            raise self._named(error, limit_seconds) from None
+
+    async def _send(self, request: RequestBuilder, limit: float) -> Reply:
         if limit < self._timeout_seconds:
             request = request.timeout(timedelta(seconds=limit))
         try:
@@ -131,6 +161,40 @@ class HttpClient:
         except exceptions.PyreqwestError as error:
             raise self._sorted(error, limit) from None
 
+    def _named(self, error: ExchangeError, limit_seconds: float) -> TryAgain:
+        if error.trouble == "late":
+            return self._too_late(limit_seconds)
+        if error.trouble == "connect":
+            return TryAgain(f"{self.shown_url}: no connection ({error})", trouble="connection")
+        if error.trouble == "connect_timeout":
+            return self._no_connection_in_time()
+        if error.trouble == "broken":
+            return self._broken(str(error))
+        if error.trouble == "silent":
+            return self._silent(str(error))
+        if error.trouble == "closed":
+            return self._closed_meanwhile()
+        return TryAgain(f"{self.shown_url}: what it answered is no HTTP/1.1 ({error})")
+
+    def _no_connection_in_time(self) -> TryAgain:
+        text = f"{self.shown_url}: no connection within {_CONNECT_SECONDS:g} seconds"
+        return TryAgain(text, trouble="connection")
+
+    def _too_late(self, limit_seconds: float) -> TryAgain:
+        return TryAgain(f"{self.shown_url} gave no answer within {limit_seconds:g} seconds", trouble="timeout")
+
+    def _broken(self, why: str) -> TryAgain:
+        text = f"{self.shown_url}: the connection broke in the middle of the answer ({why})"
+        return TryAgain(text, trouble="connection")
+
+    def _silent(self, why: str) -> TryAgain:
+        # A kept connection that the endpoint closed at this very moment looks the same, and needs no wait.
+        text = f"{self.shown_url}: the server closed the connection without an answer ({why})"
+        return TryAgain(text, after_seconds=0.0, trouble="connection")
+
+    def _closed_meanwhile(self) -> TryAgain:
+        return TryAgain(f"{self.shown_url}: the client was closed during the request", after_seconds=0.0)
+
     def _sorted(self, error: exceptions.PyreqwestError, limit_seconds: float) -> TryAgain | Unreachable:
         """The client's class names mislead (a read that timed out is a ConnectTimeoutError): base classes and causes
         tell."""
@@ -138,10 +202,7 @@ class HttpClient:
         innermost = re.sub(r" \(os error \d+\)$", "", causes[-1])  # only this one: the first one holds the whole URL
         no_connection = "client error (Connect)" in causes
         if isinstance(error, exceptions.RequestTimeoutError):
-            if no_connection:
-                text = f"{self.shown_url}: no connection within {_CONNECT_SECONDS:g} seconds"
-                return TryAgain(text, trouble="connection")
-            return TryAgain(f"{self.shown_url} gave no answer within {limit_seconds:g} seconds", trouble="timeout")
+            return self._no_connection_in_time() if no_connection else self._too_late(limit_seconds)
         if innermost.startswith("invalid peer certificate"):
             return Unreachable(
                 f"The TLS certificate of {self.shown_url} is not trusted ({innermost.partition(': ')[2]}); "
@@ -150,15 +211,41 @@ class HttpClient:
         if no_connection:
             return TryAgain(f"{self.shown_url}: no connection ({innermost})", trouble="connection")
         if isinstance(error, exceptions.BodyDecodeError | exceptions.ReadError):
-            text = f"{self.shown_url}: the connection broke in the middle of the answer ({innermost})"
-            return TryAgain(text, trouble="connection")
+            return self._broken(innermost)
         if isinstance(error, exceptions.NetworkError):
-            # A kept connection that the endpoint closed at this very moment looks the same, and needs no wait.
-            text = f"{self.shown_url}: the server closed the connection without an answer ({innermost})"
-            return TryAgain(text, after_seconds=0.0, trouble="connection")
+            return self._silent(innermost)
         if isinstance(error, exceptions.ClientClosedError):
-            return TryAgain(f"{self.shown_url}: the client was closed during the request", after_seconds=0.0)
+            return self._closed_meanwhile()
         return TryAgain(f"{self.shown_url}: {type(error).__name__}: {innermost}")
+
+    def _open_plain(self) -> PlainClient | None:
+        """Return a client for plain http; None where the client library is needed."""
+        if self._base.scheme != "http" or not {"http", "all"}.isdisjoint(urllib.request.getproxies()):
+            return None
+        with self._opening:
+            if self._plain is None:
+                host = urllib.parse.urlsplit(str(self._url(""))).hostname or ""
+                self._plain = PlainClient(host, self._base.port or 80, _CONNECT_SECONDS)
+            return self._plain
+
+    def _written(self, method: str, path: str, headers: Mapping[str, str] | None, body: bytes | None) -> bytes:
+        """A request as it goes over the wire."""
+        head = None if headers else self._heads.get((method, path))
+        if head is None:
+            url = urllib.parse.urlsplit(str(self._url(path)))
+            target = urllib.parse.urlunsplit(("", "", url.path or "/", url.query, ""))
+            fields = {"host": url.netloc, "user-agent": "gymrail", "accept": "*/*"}
+            for more in (self._headers, _check_headers(headers or {})):
+                fields |= {name.lower(): value for name, value in more.items()}
+            lines = [f"{method} {target} HTTP/1.1", *(f"{name}: {value}" for name, value in fields.items())]
+            head = "\r\n".join(lines).encode("ascii")
+            if not headers:
+                if len(self._heads) >= _MAX_URLS:
+                    self._heads.clear()
+                self._heads[method, path] = head
+        if body is None:
+            return b"%b\r\n\r\n" % head
+        return b"%b\r\ncontent-length: %d\r\n\r\n%b" % (head, len(body), body)
 
     def _open(self) -> Client:
         client = self._client

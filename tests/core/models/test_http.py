@@ -200,7 +200,14 @@ def _ask_in_child(http: HttpClient, url: str, pipe: object) -> None:
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 @pytest.mark.filterwarnings("ignore:.*use of fork.*:DeprecationWarning")
-def test_after_a_fork_the_error_says_to_spawn() -> None:
+@pytest.mark.parametrize("has_proxy", [False, True], ids=["plain", "proxy"])
+def test_a_fork_asks_over_connections_of_its_own_or_the_error_says_to_spawn(
+    has_proxy: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if has_proxy:
+        monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
+        monkeypatch.setenv("no_proxy", "127.0.0.1")
+
     async def run() -> list[str]:
         async with Endpoint(lambda _: Answer({})) as endpoint:
             http = client(endpoint.url)
@@ -221,4 +228,4 @@ def test_after_a_fork_the_error_says_to_spawn() -> None:
             return said
 
     for text in asyncio.run(run()):
-        assert "start worker processes with the 'spawn' method" in text
+        assert ("start worker processes with the 'spawn' method" in text) if has_proxy else (text == "answered")
