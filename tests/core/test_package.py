@@ -15,6 +15,7 @@ HEAVY = (
     "mcp",
     "fastapi",
     "aiohttp",
+    "httptools",
     "pyreqwest",
     "typer",
     "rich",

@@ -1,5 +1,6 @@
-"""The HTTP client under a model endpoint: JSON goes out, bytes come back. Only this file knows the client library, for
-TLS and proxies; a plain http address that no proxy stands before is asked over sockets of our own (`plain_http.py`).
+"""The HTTP client under a model endpoint: JSON goes out, bytes come back. Only this file asks over the client
+library, for TLS and proxies; a plain http address that no proxy stands before is asked over sockets of our own
+(`plain_http.py`).
 
 Covers: one pool of any number of connections for all event loops and threads, TLS verification, time limits, proxies
 from the environment (HTTP, HTTPS and SOCKS).
@@ -24,7 +25,7 @@ from pyreqwest.http import Url
 from pyreqwest.request import RequestBuilder
 
 from gymrail.errors import GymrailError, InputError
-from gymrail.models.http_answer import ExchangeError
+from gymrail.models.http_connection import ExchangeError
 from gymrail.models.plain_http import PlainClient
 
 _CONNECT_SECONDS = 30.0

@@ -15,13 +15,12 @@ import asyncio
 import contextlib
 import errno
 import os
-import select
 import threading
 import time
 import weakref
 from collections.abc import AsyncGenerator
 
-from gymrail.models.http_answer import Exchange, ExchangeError, Reading, Received, Trouble, read_answer
+from gymrail.models.http_connection import Connection, Exchange, ExchangeError, reason_of
 
 _IDLE_SECONDS = 90.0
 _TRUSTED_SECONDS = 1.0
@@ -88,30 +87,30 @@ class PlainClient:
                 self._process, self._pools = os.getpid(), weakref.WeakKeyDictionary()
             return self._pools.setdefault(loop, pool)
 
-    async def _connect(self, loop: asyncio.AbstractEventLoop, limit_seconds: float) -> _Connection:
+    async def _connect(self, loop: asyncio.AbstractEventLoop, limit_seconds: float) -> Connection:
         is_late = limit_seconds < self._connect_seconds
         limit = asyncio.timeout(min(limit_seconds, self._connect_seconds))
         try:
             async with limit:
-                _, connection = await loop.create_connection(lambda: _Connection(loop), *self._address)
+                _, connection = await loop.create_connection(lambda: Connection(loop), *self._address)
             return connection
         except TimeoutError:
             if not limit.expired():
                 raise ExchangeError("connect", os.strerror(errno.ETIMEDOUT)) from None
             raise ExchangeError("late" if is_late else "connect_timeout") from None
         except OSError as error:
-            raise ExchangeError("connect", _reason(error)) from None
+            raise ExchangeError("connect", reason_of(error)) from None
 
 
 class _Pool:
     """The connections of one event loop."""
 
     def __init__(self) -> None:
-        self.idle: list[tuple[_Connection, float]] = []
-        self.busy: set[_Connection] = set()
+        self.idle: list[tuple[Connection, float]] = []
+        self.busy: set[Connection] = set()
         self.guard: AsyncGenerator[None, None] | None = _until_the_loop_ends(self)
 
-    def take(self) -> _Connection | None:
+    def take(self) -> Connection | None:
         while self.idle:
             connection, since = self.idle.pop()
             seconds = time.monotonic() - since
@@ -122,7 +121,7 @@ class _Pool:
             connection.abort()
         return None
 
-    def give_back(self, connection: _Connection) -> None:
+    def give_back(self, connection: Connection) -> None:
         self.busy.discard(connection)
         if not (connection.is_open and connection.is_reusable):
             connection.abort()
@@ -146,84 +145,3 @@ async def _until_the_loop_ends(pool: _Pool) -> AsyncGenerator[None, None]:
     finally:
         pool.close()
         pool.guard = None  # which would keep the loop in memory
-
-
-class _Connection(asyncio.Protocol):
-    """Carries one exchange at a time."""
-
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self.is_open = True
-        self.is_reusable = False
-        """Whether the last exchange left nothing behind."""
-        self._loop = loop
-        self._transport: asyncio.Transport
-        self._received = Received()
-        self._reading: Reading[tuple[Exchange, bool]] | None = None
-        self._answer: asyncio.Future[Exchange] | None = None
-
-    async def exchange(self, request: bytes, limit_seconds: float) -> Exchange:
-        self.is_reusable = False
-        answer = self._answer = self._loop.create_future()
-        self._received = Received()
-        self._reading = read_answer(self._received)
-        timer = self._loop.call_later(max(0.0, limit_seconds), self._fail, "late")
-        try:
-            self._transport.write(request)
-            return await answer
-        finally:
-            timer.cancel()
-            self._answer = None
-
-    def abort(self) -> None:
-        self.is_open = False
-        self._transport.abort()
-
-    def is_silent(self) -> bool:
-        """Whether nothing came while nobody asked: the end of the connection, mostly."""
-        if not hasattr(select, "poll"):  # Windows
-            return True
-        poll = select.poll()
-        poll.register(self._transport.get_extra_info("socket").fileno(), select.POLLIN)
-        return not poll.poll(0)
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = transport  # pyright: ignore[reportAttributeAccessIssue]
-
-    def data_received(self, data: bytes) -> None:
-        received = self._received
-        received.data = received.data + data if received.data else data
-        received.has_begun = True
-        self._go_on()
-
-    def eof_received(self) -> None:
-        self.is_open = False
-        self._received.is_at_end = True
-        self._go_on()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self.is_open = False
-        reason = _reason(exc) if isinstance(exc, OSError) else "end of file"
-        self._fail("broken" if self._received.has_begun else "silent", reason)
-
-    def _go_on(self) -> None:
-        answer = self._answer
-        if answer is None or answer.done() or self._reading is None:
-            self.abort()  # nobody asked
-            return
-        try:
-            next(self._reading)
-        except StopIteration as end:
-            exchange, is_reusable = end.value
-            # A server may answer before it has the whole request.
-            self.is_reusable = is_reusable and not self._transport.get_write_buffer_size()
-            answer.set_result(exchange)
-        except ExchangeError as error:
-            answer.set_exception(error)
-
-    def _fail(self, trouble: Trouble, message: str = "") -> None:
-        if self._answer is not None and not self._answer.done():
-            self._answer.set_exception(ExchangeError(trouble, message))
-
-
-def _reason(error: OSError) -> str:
-    return os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror or str(error)

@@ -6,6 +6,7 @@ import gc
 import re
 import socket
 import threading
+import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 
 from gymrail.errors import InputError
 from gymrail.models.http import HttpClient, Reply, TryAgain
+from gymrail.models.http_connection import Connection, ExchangeError
 
 Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
@@ -91,12 +93,13 @@ ANSWERED_CHUNKS = CHUNKS + b"3;x=y\r\nabc\r\nA\r\n0123456789\r\n0\r\nContent-MD5
         (b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nabcde", b"abcde", 1),
         (b"HTTP/1.1 200 OK\r\ncontent-length:0\r\n\r\n", b"", 1),
         (b"HTTP/1.1 204 No Content\r\nX: content-length\r\n\r\n", b"", 1),
+        (b"HTTP/1.1 304 Not Modified\r\nContent-Length: 5\r\n\r\n", b"", 1),
         (ANSWERED_CHUNKS, b"abc0123456789", 1),
         (b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok", b"ok", 1),
         (b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\nto the end", b"to the end", 2),
         (b"HTTP/1.1 200 OK\r\nConnection: Close\r\nContent-Length: 2\r\n\r\nok", b"ok", 2),
     ],
-    ids=["length", "empty", "no content", "chunks", "continue", "to the end", "close"],
+    ids=["length", "empty", "no content", "not modified", "chunks", "continue", "to the end", "close"],
 )
 def test_an_answer_is_read_in_every_form_and_however_it_arrives(
     answer: bytes, body: bytes, connections: int, pieces: int
@@ -113,14 +116,16 @@ def test_an_answer_is_read_in_every_form_and_however_it_arrives(
         (b"HTTP/1.1 200 OK\r\nContent-Le", "connection, None: the connection broke in the middle of the answer"),
         (b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nabc", "connection, None: the connection broke"),
         (ANSWERED_CHUNKS[:-30], "connection, None: the connection broke"),
-        (b"SSH-2.0-OpenSSH\r\n\r\n", "answer, None: what it answered is no HTTP/1.1 (no status line: "),
-        (b"HTTP/1.1 200 OK\r\nA: b\r\n c\r\n\r\n", "answer, None: what it answered is no HTTP/1.1 (no header: "),
-        (b"HTTP/1.1 200 OK\r\nContent-Length: -1\r\n\r\n", "answer, None: what it answered is no HTTP/1.1 (no single"),
+        (b"SSH-2.0-OpenSSH\r\n\r\n", "answer, None: what it answered is no HTTP/1.1 (Expected HTTP/"),
+        (b"HTTP/1.1 200 OK\r\nA: b\r\n c\r\n\r\n", "answer, None: what it answered is no HTTP/1.1 (Unexpected"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: -1\r\n\r\n", "answer, None: what it answered is no HTTP/1.1 (Invalid"),
         (b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nab", "answer, None: what it answered is"),
         (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip\r\n\r\n", "answer, None: what it answered is no HTTP/1.1 (a"),
-        (CHUNKS + b"-5\r\n", "answer, None: what it answered is no HTTP/1.1 (no length of a chunk"),
-        (CHUNKS + b"1\r\nabc\r\n", "answer, None: what it answered is no HTTP/1.1 (a chunk longer"),
-        (b"x" * 300_000, "answer, None: what it answered is no HTTP/1.1 (no end of the head"),
+        (b"HTTP/1.1 100 Continue\r\n\r\n", "connection, None: the connection broke"),
+        (b"HTTP/1.1 101 Up\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n", "answer, None: what it answered is no"),
+        (CHUNKS + b"-5\r\n", "answer, None: what it answered is no HTTP/1.1 (Invalid character in chunk size)"),
+        (CHUNKS + b"1\r\nabc\r\n", "answer, None: what it answered is no HTTP/1.1 (Expected LF after chunk data)"),
+        (b"HTTP/1.1 200 OK\r\nA: " + b"x" * 300_000, "answer, None: what it answered is no HTTP/1.1 (no end of the"),
     ],
 )  # fmt: skip
 def test_what_is_no_whole_answer_is_named_and_the_next_request_has_a_connection_of_its_own(
@@ -246,6 +251,47 @@ def test_a_body_larger_than_any_buffer_goes_and_comes_whole() -> None:
             return (await http.post_json("x", body, 50)).body == body[::-1]
 
     assert asyncio.run(run())
+
+
+def test_a_connection_that_was_closed_as_soon_as_it_was_made_is_not_waited_for() -> None:
+    class Noting(Connection):
+        def connection_lost(self, exc: Exception | None) -> None:
+            super().connection_lost(exc)
+            lost.set()
+
+    lost = asyncio.Event()
+
+    async def run() -> str:
+        loop = asyncio.get_running_loop()
+        server = await asyncio.start_server(lambda _, writer: writer.close(), "127.0.0.1", 0)
+        async with server, asyncio.timeout(20):
+            _, connection = await loop.create_connection(lambda: Noting(loop), *server.sockets[0].getsockname())
+            await lost.wait()
+            with pytest.raises(ExchangeError) as found:
+                await connection.exchange(b"GET / HTTP/1.1\r\n\r\n", 60)
+        return found.value.trouble
+
+    assert asyncio.run(run()) == "silent"
+
+
+def test_a_closed_connection_needs_no_garbage_collection() -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await request_of(reader)
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+        await reader.read()
+
+    async def run() -> weakref.ref[Connection]:
+        async with serving(serve) as (http, _):
+            await http.post_json("x", b"{}", 20)
+            assert http._plain is not None
+            return weakref.ref(next(iter(http._plain._pools.values())).idle[0][0])
+
+    gc.collect()
+    gc.disable()
+    try:
+        assert asyncio.run(run())() is None
+    finally:
+        gc.enable()
 
 
 def test_a_client_that_nobody_closes_leaves_nothing_open_where_its_loop_ends() -> None:
