@@ -4,7 +4,7 @@
     python benchmarks/adaptive.py --seeds 0 --check
 
 Both arms train the recipe `recipes/grpo/adaptive.yaml` from the same warm start, which saw other tasks of the same
-kinds; the uniform one without its `mixing`.
+kinds, in shares of its own; the uniform one without its `mixing`.
 A curve is held-out reward over sampled tokens: all that GRPO's journal holds, probes, groups that were given up and
 repeated attempts included. Both are smoothed alike, by a mean of three points; the target is what uniform sampling ends
 with, and tokens are those at which a smoothed curve first is there, linear between points. Target: at least 25% fewer,
@@ -19,6 +19,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,7 @@ from gymrail.spec import EnvironmentSpec
 
 RECIPE = Path(__file__).parents[1] / "recipes" / "grpo" / "adaptive.yaml"
 SAVED = 0.25
-EVERY = 20
+EVERY = 10
 """Optimiser steps between two points of a curve."""
 AROUND = 1
 """Points on either side that a point is smoothed with."""
@@ -61,8 +62,10 @@ def compare(seed: int, folder: Path, more: Sequence[str] = ()) -> dict[str, Any]
     """Return what both arms needed with a seed, and their curves."""
     start = warm_start(seed, folder / "start")
     uniform = curve_of("uniform", ["mixing={}", *more], seed, start, folder)
-    adaptive = curve_of("adaptive", more, seed, start, folder, smoothed(uniform)[-1][1])
-    return {"seed": seed, "uniform": uniform, "adaptive": adaptive, **saving(uniform, adaptive)}
+    target = smoothed(uniform["points"])[-1][1]
+    adaptive = curve_of("adaptive", more, seed, start, folder, target)
+    saved = saving(uniform["points"], adaptive["points"])
+    return {"seed": seed, "uniform": uniform, "adaptive": adaptive, **saved}
 
 
 def saving(uniform: Sequence[Sequence[float]], adaptive: Sequence[Sequence[float]]) -> dict[str, Any]:
@@ -112,15 +115,16 @@ def mean_saved(rows: Sequence[dict[str, Any]]) -> float:
 
 def as_markdown(rows: Sequence[dict[str, Any]]) -> str:
     lines = [
-        "| Seed | Held-out reward: start | target | Tokens, uniform | Tokens, adaptive | Saved |",
-        "|---|---|---|---|---|---|",
+        "| Seed | Held-out reward: start | target | Tokens, uniform | adaptive | Saved | Lost, uniform | adaptive |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for row in rows:
         needed = [f"{count:,.0f}" if count is not None else "not reached" for count in row["needed"]]
-        start = row["uniform"][0][1]
-        cells = [str(row["seed"]), f"{start:.3f}", f"{row['target']:.3f}", *needed, f"{row['saved']:.0%}"]
+        start = row["uniform"]["points"][0][1]
+        waste = [f"{row[arm]['without_spread']:.0%}" for arm in ("uniform", "adaptive")]
+        cells = [str(row["seed"]), f"{start:.3f}", f"{row['target']:.3f}", *needed, f"{row['saved']:.0%}", *waste]
         lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join([*lines, f"| mean | | | | | {mean_saved(rows):.0%} |"])
+    return "\n".join([*lines, f"| mean | | | | | {mean_saved(rows):.0%} | | |"])
 
 
 def warm_start(seed: int, run: Path) -> Path:
@@ -128,8 +132,8 @@ def warm_start(seed: int, run: Path) -> Path:
     policy = run / "warm_start" / "policy"
     if not (policy / "config.json").is_file():
         # The tasks that GRPO repeats are not the ones that the warm start has seen.
-        limits = ["mixture.0.limit=null", "mixture.1.limit=null"]
-        short = [*limits, "mixing={}", "settings.max_steps=4", "settings.warmup_steps=0", "settings.save_strategy='no'"]
+        other = ["mixture.0.limit=null", "mixture.1.limit=null", "mixture.0.weight=1", "mixture.1.weight=1.5"]
+        short = [*other, "mixing={}", "settings.max_steps=4", "settings.warmup_steps=0", "settings.save_strategy='no'"]
         arguments = ["train", str(RECIPE), f"seed={seed}", f"output={run}", "resume=true", "evaluation=null", *short]
         subprocess.run([sys.executable, "-m", "gymrail", *arguments], check=True, timeout=3600)
     return policy
@@ -137,8 +141,9 @@ def warm_start(seed: int, run: Path) -> Path:
 
 def curve_of(
     name: str, mixing: Sequence[str], seed: int, start: Path, folder: Path, target: float | None = None
-) -> list[list[float]]:
-    """Train one arm, and return its curve; where a target is given, no longer than until the curve is there."""
+) -> dict[str, Any]:
+    """Train one arm, and return its curve and what share of its tokens taught nothing; where a target is given, no
+    longer than until the curve is there."""
     file = folder / f"{name}.json"
     if not file.is_file():
         overrides = ["warm_start=null", f"model={start}", f"seed={seed}", *mixing]
@@ -146,7 +151,7 @@ def curve_of(
     return json.loads(file.read_text(encoding="utf-8"))
 
 
-def train(folder: Path, overrides: Sequence[str], target: float | None) -> list[tuple[int, float]]:
+def train(folder: Path, overrides: Sequence[str], target: float | None) -> dict[str, Any]:
     """Train the recipe in this process, its curve measured."""
     from gymrail_trl.grpo import check_mixture, run_grpo
     from gymrail_trl.settings import build_config
@@ -161,7 +166,7 @@ def train(folder: Path, overrides: Sequence[str], target: float | None) -> list[
     curve = Curve(folder.name, lambda step: held_out(recipe, policy, specs, folder / f"held-out-{step}"), target)
     log = run_grpo(recipe, policy, specs, args, record=curve.count, callbacks=[curve])
     (folder / "log.json").write_text(json.dumps(log), encoding="utf-8")
-    return curve.points
+    return {"points": curve.points, "without_spread": curve.without_spread}
 
 
 class Curve(TrainerCallback):
@@ -173,9 +178,21 @@ class Curve(TrainerCallback):
         self.target = target
         self.tokens = 0
         self.points: list[tuple[int, float]] = []
+        self.groups: dict[tuple[float, str, int], list[float]] = defaultdict(lambda: [0.0, 1.0, 0.0])
+        """By group: its tokens, its least and its largest reward."""
 
     def count(self, rollout: Rollout) -> None:
-        self.tokens += rollout.usage.output_tokens + rollout.earlier_usage.output_tokens
+        tokens = rollout.usage.output_tokens + rollout.earlier_usage.output_tokens
+        self.tokens += tokens
+        group = self.groups[rollout.metrics["train_step"], rollout.environment, rollout.task_index]
+        group[0] += tokens
+        if rollout.reward is not None:
+            group[1:] = min(group[1], rollout.reward), max(group[2], rollout.reward)
+
+    @property
+    def without_spread(self) -> float:
+        """Share of the tokens that were sampled for groups whose rewards are all equal."""
+        return sum(tokens for tokens, least, largest in self.groups.values() if least >= largest) / max(1, self.tokens)
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self._add(0)
@@ -188,7 +205,8 @@ class Curve(TrainerCallback):
 
     def _add(self, step: int) -> None:
         self.points.append((self.tokens, self.measure(step)))
-        print(f"{self.name} step {step}: {self.points[-1]}", file=sys.stderr, flush=True)
+        shown = f"{self.name} step {step}: {self.points[-1]}, {self.without_spread:.2f} without spread"
+        print(shown, file=sys.stderr, flush=True)
 
 
 def held_out(recipe: Recipe, policy: Any, specs: Sequence[EnvironmentSpec], path: Path) -> float:
