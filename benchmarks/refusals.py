@@ -201,7 +201,7 @@ def _trl() -> list[Case]:
             key, "`warm_start.settings.learning_rat`", ("warm_start.settings.learning_rat=1",),
             ("SFTConfig has no such key. Did you mean 'learning_rate'?",),
         ),
-        case(key, "the environment's `config`", ("mixture.0.config.digits=3",), ("Settings of word_math", "'digits'")),
+        case(key, "the environment's `config`", ("mixture.0.config.digit=3",), ("Settings of word_math", "'digits'")),
         case(package, "TRL hidden", (), ("trl", "pip install 'gymrail[trl]'"), hidden=("trl",)),
         case(package, "torch and peft hidden", (), ("peft, torch", "pip install"), hidden=("torch", "peft")),
         case(package, "Weights & Biases for `report_to`", ("settings.report_to=wandb",), ("pip install wandb",)),
