@@ -321,6 +321,8 @@ class Episode:
         else:
             assert stopped is not None, "judging did not wait"
             raise stopped
+        # Its traceback leads back to this frame, so the record would stay in memory until Python looks for cycles.
+        del stopped
         return judged
 
     async def _verify(self, verify: Callable[[Rollout], Any], started: float | None = None) -> Verdict:

@@ -221,12 +221,13 @@ class Rollout:
         if self.source is not None:
             changed = self.reward is not None and self.reward != self.source.get("reward")
             return {**self.source, "reward": self.reward} if changed else dict(self.source)
+        task_row = self.task.row
         row: dict[str, Any] = {
-            **self.task.row,
+            **task_row,
             "_ng_task_index": self.task_index,
             "_ng_rollout_index": self.repeat,
             "response": self.response,
-            "gymrail": self._own_fields(),
+            "gymrail": self._own_fields(task_row),
         }
         if self.reward is not None:
             row["reward"] = self.reward
@@ -252,9 +253,8 @@ class Rollout:
             "usage": _usage_row(self.usage),
         }
 
-    def _own_fields(self) -> dict[str, Any]:
+    def _own_fields(self, task_row: Mapping[str, Any]) -> dict[str, Any]:
         assert self.outcome is not None
-        task_row = self.task.row
         shadowed = {name: task_row[name] for name in ADDED_FIELDS if name in task_row}
         return {
             # A task may have a field called `reward` itself; it comes back from here.
@@ -274,7 +274,7 @@ class Rollout:
             **({"cost": self.cost} if self.cost is not None else {}),
             **({"earlier_usage": _usage_row(self.earlier_usage)} if any(self.earlier_usage) else {}),
             "timing": _timing_row(self.timing),
-            "calls": [_call_row(call) for call in self.calls],
+            "calls": _call_rows(self.calls),
         }
 
     @classmethod
@@ -379,15 +379,18 @@ def check_reward(verdict: Verdict, allowed: tuple[float, float]) -> None:
 
 
 # `asdict`, which copies whatever a record holds, would be half of the price of a journal line.
-def _call_row(call: ToolCall) -> dict[str, Any]:
-    return {
-        "call_id": call.call_id,
-        "name": call.name,
-        "arguments": call.arguments,
-        "output": call.output,
-        "is_error": call.is_error,
-        "seconds": call.seconds,
-    }
+def _call_rows(calls: list[ToolCall]) -> list[dict[str, Any]]:
+    return [
+        {
+            "call_id": call.call_id,
+            "name": call.name,
+            "arguments": call.arguments,
+            "output": call.output,
+            "is_error": call.is_error,
+            "seconds": call.seconds,
+        }
+        for call in calls
+    ]
 
 
 def _timing_row(timing: Timing) -> dict[str, float]:

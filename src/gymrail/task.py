@@ -80,9 +80,13 @@ class Task(BaseModel):
     @property
     def row(self) -> dict[str, Any]:
         """The task as JSON; a task that was read from a row gives back that very row."""
-        if self._row is None:
-            self._row = self.model_dump(mode="json")
-        return self._row
+        # Past pydantic's `__getattr__`, which takes as long as dumping a small task does: every journal line asks.
+        private = self.__pydantic_private__
+        assert private is not None, "a task has private attributes"
+        row: dict[str, Any] | None = private["_row"]
+        if row is None:
+            row = private["_row"] = self.model_dump(mode="json")
+        return row
 
     @cached_property
     def id(self) -> str:

@@ -21,8 +21,8 @@ import orjson
 
 from gymrail.collect.compressed import SUFFIX
 from gymrail.collect.done import Done
-from gymrail.collect.finished import Finished, finished_of, finished_of_row
-from gymrail.collect.journal import Journal, Key, encode, key_of_row, read_rows
+from gymrail.collect.finished import Finished, finished_of_row
+from gymrail.collect.journal import Journal, Key, key_of_row, read_rows
 from gymrail.collect.run_config import (
     CONFIG,
     REMOVED,
@@ -36,7 +36,7 @@ from gymrail.collect.run_config import (
 )
 from gymrail.collect.tasks_file import TasksFile
 from gymrail.errors import InputError
-from gymrail.rollout import Rollout
+from gymrail.rollout import Rollout, Status
 from gymrail.spec import EnvironmentSpec
 
 if TYPE_CHECKING:
@@ -188,7 +188,8 @@ class RunDirectory:
         Raises:
             JournalError: it cannot be written.
         """
-        self.record_line(encode(rollout), finished_of(rollout))
+        assert rollout.outcome is not None, "a rollout is recorded once it has an outcome"
+        self._journal_for(rollout.outcome.status).append(rollout)
 
     def record_line(self, line: bytes, finished: Finished) -> None:
         """Write a finished rollout that is encoded already, as `record` does.
@@ -196,13 +197,16 @@ class RunDirectory:
         Raises:
             JournalError: it cannot be written.
         """
-        journal = self._failures if finished.status == "failed" else self._rollouts
+        self._journal_for(finished.status).append_line(line)
+
+    def _journal_for(self, status: Status) -> Journal:
+        journal = self._failures if status == "failed" else self._rollouts
         if journal is None:
             raise InputError(
                 f"The run '{self.path}' is open for reading; "
                 "RunDirectory.create(..., resume=True) opens it for writing."
             )
-        journal.append_line(line)
+        return journal
 
     def rollouts(self) -> Iterator[Rollout]:
         """Yield one rollout per key: what was scored or truncated, then the last failure of what never was."""

@@ -4,8 +4,9 @@ import itertools
 import logging
 import time
 import tracemalloc
+import weakref
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -111,6 +112,46 @@ def test_memory_stays_flat_over_many_jobs(counter: EnvironmentSpec) -> None:
     finally:
         tracemalloc.stop()
     assert sizes[1] - sizes[0] < 20_000
+
+
+class Tracked(Environment[Task]):
+    """Tells of its own end."""
+
+    alive: ClassVar[list[weakref.ref["Tracked"]]] = []
+
+    def seed(self) -> None:
+        self.alive.append(weakref.ref(self))
+
+    @tool
+    def look(self) -> str:
+        return "nothing"
+
+    def verify(self, rollout: Rollout) -> float:
+        return 1.0
+
+
+class TrackedLater(Tracked):
+    async def verify(self, rollout: Rollout) -> float:  # pyright: ignore[reportIncompatibleMethodOverride]
+        await asyncio.sleep(0)
+        return 1.0
+
+
+@pytest.mark.parametrize("environment", [Tracked, TrackedLater])
+def test_a_rollout_leaves_memory_when_it_is_recorded_and_waits_for_no_garbage_collection(
+    environment: type[Tracked],
+) -> None:
+    spec = EnvironmentSpec("tracked", environment)
+    jobs = [Job(spec, Task.ask("Look."), index) for index in range(20)]
+    gc.collect()
+    gc.disable()
+    try:
+        summary = asyncio.run(collect(jobs, ScriptedModel([call("look"), "done"]), concurrency=4))
+        assert counts(summary) == {"asked": 20, "scored": 20}
+        assert len(Tracked.alive) == 20
+        assert [ref() for ref in Tracked.alive] == [None] * 20
+    finally:
+        gc.enable()
+        Tracked.alive.clear()
 
 
 class Outage:
