@@ -25,6 +25,11 @@ def missing_packages(extra: str) -> list[str]:
     return [name for name in known[extra] if not _is_installed(name)]
 
 
+def packages_of(extra: str) -> tuple[str, ...]:
+    """Return the packages of an extra, installed or not; none of one that Gymrail does not have."""
+    return _packages().get(extra, ())
+
+
 def install_command(extra: str) -> str:
     """Return the command that installs an extra."""
     return f"pip install 'gymrail[{extra}]'"

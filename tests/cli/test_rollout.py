@@ -4,11 +4,14 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from dataclasses import asdict
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 import yaml
+
+from gymrail.limits import Limits, Prices
 
 BLOCKING_SEED = """
     async def seed(self) -> None:
@@ -120,6 +123,7 @@ def test_when_every_rollout_fails_the_command_fails_and_says_why(run, echo: Path
     assert done.code == 1
     assert "6 x verifier failure at stage verify (echo)" in done.stdout
     assert "KeyError: 'missing'" in done.stdout
+    assert done.stderr.endswith("Error: None of the 6 rollouts has a reward: all of them failed (6 verifier).\n")
     line = next(number for number, text in enumerate(echo.read_text().splitlines(), 1) if "missing" in text)
     assert f"{echo}:{line}" in done.stdout
     assert (tmp_path / "run/rollouts.jsonl").read_text() == ""
@@ -225,6 +229,28 @@ def test_an_endpoint_plays_with_its_key_and_the_temperature(run, echo, tmp_path,
     assert done.code == 0
     assert json.loads(done.stdout)["overall"]["reward"]["mean"] == 1.0
     assert "secret" not in (tmp_path / "run/config.yaml").read_text()
+
+
+def test_a_runs_configuration_has_every_setting_resolved_and_no_key(run, echo, tmp_path, endpoint, monkeypatch) -> None:
+    monkeypatch.setenv("PARROT_KEY", "secret")
+    synced: list[int] = []
+    monkeypatch.setattr("gymrail.collect.journal.os.fsync", synced.append)
+    options = ("-n", 2, "-t", 0.25, "--api-key-env", "PARROT_KEY", "--budget-cost", 2, "--price", "1,2", "--fsync")
+    done = run("rollout", echo, "-m", endpoint, "--model-name", "parrot", *options, "--run", tmp_path / "run")
+    assert done.code == 0
+    assert len(set(synced)) >= 3  # tasks, rollouts and failures
+    text = (tmp_path / "run/config.yaml").read_text(encoding="utf-8")
+    assert "secret" not in text
+    written = yaml.safe_load(text)
+    entry = {"source": f"{echo.resolve()}:Echo", "split": "train", "settings": {}, "max_steps": 32}
+    assert written["config"] == {
+        "environments": {"echo": entry}, "agent": "tool_loop", "model": "parrot", "endpoint": endpoint, "tasks": 2,
+        "repeats": 1, "seed": 0, "temperature": 0.25, "limits": asdict(Limits(prices=Prices(1.0, 2.0))),
+    }  # fmt: skip
+    assert written["execution"] == {
+        "concurrency": 64, "retries": 1, "workers": 0, "executor": "local", "ray_address": None,
+        "budget": {"tokens": None, "tool_calls": None, "cost": 2.0, "seconds": None}, "compress": None, "fsync": True,
+    }  # fmt: skip
 
 
 def test_a_wrong_key_or_model_name_is_one_message_and_leaves_no_run(run, echo, tmp_path, endpoint, monkeypatch) -> None:

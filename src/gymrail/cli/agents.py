@@ -72,6 +72,13 @@ class AgentChoice:
     def is_program(self) -> bool:
         return self.name != TOOL_LOOP
 
+    def config(self) -> dict[str, Any]:
+        """What a run's configuration remembers of who plays, as JSON."""
+        if not self.is_program:
+            return {"agent": self.name}
+        found = {"agent": self.command or self.name, "pass_env": list(self.pass_variables)}
+        return {**found, "program": self.program} if self.program is not None else found
+
     def concurrency(self, asked: int) -> int:
         """Programs cost memory and CPU, so fewer of them run at once unless more are asked for."""
         return min(asked, _CONCURRENCY_OF_PROGRAMS) if self.is_program and asked == DEFAULT_CONCURRENCY else asked

@@ -129,13 +129,8 @@ class LimitOptions:
         return None
 
     def config(self) -> dict[str, Any]:
-        """What a run's configuration remembers: what decides about its rollouts."""
-        limits = asdict(self.limits())
-        names = ("token_limit", "output_token_limit", "tool_call_limit", "time_limit_seconds", "cost_limit", "prices")
-        found = {name: limits[name] for name in names if limits[name] is not None}
-        if self.deadline is not None:
-            found["episode_seconds"] = limits["episode_seconds"]
-        return {"limits": found} if found else {}
+        """What a run's configuration remembers of one episode's limits; None is no limit."""
+        return asdict(self.limits())
 
     def _read(self, name: str, parse: Any) -> Any:
         text = getattr(self, name)

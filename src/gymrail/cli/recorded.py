@@ -59,7 +59,7 @@ class Recorded:
         for name, spec in self.specs.items():
             before = entries.get(name)
             split = before.get("split", "train") if isinstance(before, dict) else "train"
-            entries[name] = environments_entry(spec, split)
+            entries[name] = {**(before if isinstance(before, dict) else {}), **environments_entry(spec, split)}
         return {**self.config, "environments": entries}
 
 

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import shlex
 import sys
 import time
-from dataclasses import dataclass, field
-from functools import partial
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -41,6 +39,7 @@ from gymrail.cli.limits import (
 )
 from gymrail.cli.observation import MetricsPort, Otel
 from gymrail.cli.options import AsJson, Configured
+from gymrail.cli.planned import DEFAULT_KEY, Plan, choose_split, refuse_equal_names
 
 if TYPE_CHECKING:
     from gymrail.cli.playing import Playing
@@ -48,9 +47,6 @@ if TYPE_CHECKING:
     from gymrail.collect.plan import JobPlan
     from gymrail.collect.run_directory import RunDirectory
     from gymrail.spec import EnvironmentSpec
-
-DEFAULT_KEY = "OPENAI_API_KEY"
-
 
 Environments = Annotated[
     list[str],
@@ -99,38 +95,12 @@ Compress = Annotated[
     Literal["zstd"] | None,
     typer.Option("--compress", help="Write the run's files compressed; needs gymrail[zstd]."),
 ]
+Fsync = Annotated[
+    bool, typer.Option("--fsync", help="Sync the run's files every second: a power loss costs no more than that.")
+]
 KeyVariable = Annotated[
     str, typer.Option("--api-key-env", metavar="NAME", help="Environment variable that holds the endpoint's key.")
 ]
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """What is played, and how."""
-
-    specs: list[EnvironmentSpec]
-    splits: list[str]
-    """Of each environment."""
-    model: str
-    tasks: int
-    repeats: int
-    seed: int
-    max_steps: int | None
-    temperature: float | None
-    agent: AgentChoice = field(default_factory=AgentChoice)
-    limits: LimitOptions = field(default_factory=LimitOptions)
-
-    def config(self) -> dict[str, Any]:
-        """What the run directory remembers, as JSON."""
-        from gymrail.cli.runs import environments_entry
-
-        environments = {
-            spec.name: environments_entry(spec, split) for spec, split in zip(self.specs, self.splits, strict=True)
-        }
-        names = ("model", "tasks", "repeats", "seed", "max_steps", "temperature")
-        agent = {} if self.agent.name == TOOL_LOOP else {"agent": self.agent.command or self.agent.name}
-        settings = {name: getattr(self, name) for name in names}
-        return {"environments": environments, **agent, **settings, **self.limits.config()}
 
 
 def rollout(
@@ -167,6 +137,7 @@ def rollout(
     run: Run = None,
     resume: Resume = False,
     compress: Compress = None,
+    fsync: Fsync = False,
     otel: Otel = False,
     metrics_port: MetricsPort = None,
     api_key_env: KeyVariable = DEFAULT_KEY,
@@ -178,14 +149,6 @@ def rollout(
     on with --run DIR --resume. Exit code 3 when a budget ended the run before everything was played.
     """
     from gymrail.cli.configured import configured
-    from gymrail.cli.interrupts import interruptible
-    from gymrail.cli.limits import say_used_up, spending_of
-    from gymrail.cli.observation import observing
-    from gymrail.cli.output import console, show_warnings
-    from gymrail.cli.playing import Playing
-    from gymrail.cli.progress import Progress
-    from gymrail.collect.event_loop import run_async
-    from gymrail.collect.run_directory import RunDirectory
     from gymrail.errors import InputError
     from gymrail.registry import find
 
@@ -196,74 +159,76 @@ def rollout(
         token_limit, output_token_limit, tool_call_limit, time_limit, cost_limit, price,
         budget_tokens, budget_tool_calls, budget_cost, budget_time, deadline,
     )  # fmt: skip
-    limits, budget = options.limits(), options.budget()
+    options.limits()  # what they cannot read is said before an environment is loaded
+    options.budget()
     names = list(dict.fromkeys(environments))
     specs = configured([find(name) for name in names], config)
-    _refuse_equal_names(specs)
-    splits = [_choose_split(spec, split) for spec in specs]
-    plan = Plan(specs, splits, model_name or model, tasks, repeats, seed, max_steps, temperature, choice, options)
-    concurrency = choice.concurrency(concurrency)
-    execution = Execution(workers, executor, ray_address)
-    make_model = partial(
-        choice.model, model, model_name=model_name, api_key=_api_key(api_key_env, model), api_key_name=api_key_env,
-        seed=seed,
+    refuse_equal_names(specs)
+    splits = [choose_split(spec, split) for spec in specs]
+    plan = Plan(
+        names, specs, splits, model, model_name, tasks, repeats, seed, max_steps, temperature, choice, options,
+        Execution(workers, executor, ray_address), concurrency, retries, api_key_env,
     )  # fmt: skip
-    make_agent = partial(choice.build, max_steps, () if temperature is None else (("temperature", temperature),))
-    playing = Playing(specs, make_model(), make_agent(), concurrency, retries, limits)
-    playing.spending = spending_of(budget, playing.drain, limits.prices)
     path = run or _default_run(specs)
-    jobs = plan_jobs(plan)
+    kept = {"resume": resume, "compress": compress is not None, "fsync": fsync}
+    play_plan(plan, path, otel=otel, metrics_port=metrics_port, as_json=as_json, **kept)
+
+
+def play_plan(
+    plan: Plan,
+    path: Path,
+    *,
+    resume: bool = False,
+    compress: bool = False,
+    fsync: bool = False,
+    otel: bool = False,
+    metrics_port: int | None = None,
+    as_json: bool = False,
+) -> None:
+    """Play what is planned into the run directory `path`, and print the summary.
+
+    Raises:
+        typer.Exit: interrupted, out of budget, or without a reward.
+    """
+    from gymrail.cli.interrupts import interruptible
+    from gymrail.cli.limits import say_used_up
+    from gymrail.cli.observation import observing
+    from gymrail.cli.output import console, show_warnings
+    from gymrail.cli.progress import Progress
+    from gymrail.collect.event_loop import run_async
+    from gymrail.collect.run_directory import RunDirectory
+
+    playing, jobs = plan.playing(), plan.jobs()
     jobs.check(path if resume else None)
     show_warnings()
     run_async(playing.check())
-    playing.crew = execution.crew(
-        playing, names, make_model, make_agent, choice.pass_variables, traced_as=str(path) if otel else None
-    )
+    plan.hire(playing, traced_as=str(path) if otel else None)
     progress = Progress(
-        jobs.asked,
-        console(stderr=True),
-        summary=playing.summary,
-        loads=playing.loads,
-        concurrency=concurrency,
+        jobs.asked, console(stderr=True), summary=playing.summary, loads=playing.loads, concurrency=playing.concurrency
     )
     with (
         observing(progress.counts, path, otel=otel, metrics_port=metrics_port),
         RunDirectory.create(
             path,
             plan.config(),
-            environments=specs,
+            environments=plan.specs,
             datasets=jobs.datasets,
+            execution={**plan.described_execution(), "compress": "zstd" if compress else None, "fsync": fsync},
             resume=resume,
-            compress=compress is not None,
+            fsync=fsync,
+            compress=compress,
         ) as folder,
     ):
         if run_async(interruptible(_collect(jobs, playing, folder, progress), playing)):
-            typer.echo(
-                f"Interrupted: {progress.share} are in {folder.path}. Go on with:",
-                err=True,
-            )
+            typer.echo(f"Interrupted: {progress.share} are in {folder.path}. Go on with:", err=True)
             typer.echo(f"  {_resume_command(folder.path)}", err=True)
             raise typer.Exit(130) from None
         is_unfinished = playing.spending is not None and say_used_up(
             playing.spending, progress, folder.path, _resume_command(folder.path)
         )
-        _report(folder, specs, progress, as_json)
+        _report(folder, plan.specs, progress, as_json)
         if is_unfinished:
             raise typer.Exit(UNFINISHED)
-
-
-def plan_jobs(plan: Plan) -> JobPlan:
-    """Return every rollout to play, by turns from each environment, as a stream.
-
-    Raises:
-        InputError: a whole split is asked for where tasks are generated without end.
-    """
-    from gymrail.collect.plan import JobPlan, Source
-
-    sources = [
-        Source(spec, split, plan.tasks or None, plan.seed) for spec, split in zip(plan.specs, plan.splits, strict=True)
-    ]
-    return JobPlan(sources, plan.repeats)
 
 
 async def _collect(jobs: JobPlan, playing: Playing, folder: RunDirectory, progress: Progress) -> None:
@@ -299,45 +264,20 @@ def _report(folder: RunDirectory, specs: list[EnvironmentSpec], progress: Progre
             soft_wrap=True,
         )
     if metrics["overall"]["reward"]["mean"] is None:
+        typer.echo(_without_reward(metrics["overall"]), err=True)
         raise typer.Exit(1)
 
 
-def _refuse_equal_names(specs: list[EnvironmentSpec]) -> None:
-    from gymrail.errors import InputError
-
-    known: dict[str, EnvironmentSpec] = {}
-    for spec in specs:
-        if spec.name in known:
-            both = f"'{known[spec.name].path}' and '{spec.path}'"
-            raise InputError(f"Two environments are named {spec.name!r}: {both}; rename one, or play them apart.")
-        known[spec.name] = spec
+def _without_reward(overall: dict[str, Any]) -> str:
+    if not overall["rollouts"]:
+        return "Error: No rollout ended, so there is no reward."
+    count = overall["rollouts"]
+    kinds = ", ".join(f"{number} {kind}" for kind, number in overall["failures"].items())
+    failed = f"all of them failed ({kinds})" if overall["outcomes"]["failed"] == count else f"{kinds} failed"
+    return f"Error: None of the {count} rollouts has a reward: {failed}."
 
 
-def _choose_split(spec: EnvironmentSpec, split: str | None) -> str:
-    from gymrail.catalogue import splits_of
-    from gymrail.errors import InputError, did_you_mean
-
-    known = splits_of(spec)
-    if split is None and known:
-        return known[0]
-    if split not in known:
-        raise InputError(f"{spec.name} has no split {split!r}. {did_you_mean(split or '', known)}")
-    return split
-
-
-def _api_key(variable: str, model: str) -> str | None:
-    from gymrail.errors import InputError
-
-    key = os.environ.get(variable)
-    needed = model.startswith("openai:") or (variable != DEFAULT_KEY and model.startswith("http"))
-    if not key and needed:
-        raise InputError(
-            f"Model {model!r} needs a key, and the environment variable {variable!r} is not set: export {variable}=..."
-        )
-    return key or None
-
-
-def _default_run(specs: list[EnvironmentSpec]) -> Path:
+def _default_run(specs: Sequence[EnvironmentSpec]) -> Path:
     names = "+".join(spec.name for spec in specs) if len(specs) <= 3 else f"{len(specs)}-environments"
     return Path("runs") / f"{names}-{time.strftime('%Y%m%d-%H%M%S')}"
 

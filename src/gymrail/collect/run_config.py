@@ -1,8 +1,9 @@
 """`config.yaml` of a run: the settings as resolved, secrets removed, and what the numbers depend on besides.
 
-config:         what the command or the recipe was given
+config:         what decides about the rollouts, resolved: what the command or the recipe was given, and its defaults
 environments:   by name, a hash of code, manifest and settings
 datasets:       by environment, a hash of what its tasks come from
+execution:      how and where a run is played, which no result depends on: concurrency, workers, budget
 versions:       of Python and the packages
 resumed:        by resume, when it was and what was different then
 """
@@ -23,6 +24,7 @@ import yaml
 
 from gymrail.collect.journal import JournalError
 from gymrail.errors import InputError
+from gymrail.extras import packages_of
 from gymrail.spec import EnvironmentSpec
 
 logger = logging.getLogger(__name__)
@@ -30,8 +32,10 @@ logger = logging.getLogger(__name__)
 CONFIG = "config.yaml"
 REMOVED = "<removed>"
 
+_EXECUTION = "execution"
 _PACKAGES = ("gymrail", "datasets", "nemo-gym", "torch", "transformers", "trl", "unsloth", "vllm")
-"""What a run's numbers may depend on; those that are not installed are left out."""
+"""What a run's numbers may depend on, beside what its environments' extras bring; those that are not installed are left
+out."""
 _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
 _SECRET_WORDS = frozenset(
     {
@@ -48,19 +52,29 @@ _SECRET_WORDS = frozenset(
         "credentials",
     }
 )
-_SECRET_TEXT = re.compile(r"(?<=://)[^/@\s]+(?=@)|\b(?:sk-|hf_|Bearer\s+)[\w.~+/-]{8,}")
-"""User and password in an address, and the forms that keys have, wherever they stand."""
+_SECRET_TEXT = re.compile(
+    r"(?<=://)[^/@\s]+(?=@)|\b(?:sk-|hf_|Bearer\s+)[\w.~+/-]{8,}"
+    r"|(?<=[?&])((?i:(?:[\w-]*[-_])?(?:api_?key|key|token|secret|password|sig)=))[^&#\s,]+"
+)
+"""User and password in an address, a key among its parameters, and the forms that keys have, wherever they stand."""
 
 
 def described(
-    config: Mapping[str, Any], environments: Iterable[EnvironmentSpec], datasets: Mapping[str, str]
+    config: Mapping[str, Any],
+    environments: Iterable[EnvironmentSpec],
+    datasets: Mapping[str, str],
+    execution: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Return what a run writes down about how it is played, without secrets."""
+    specs = list(environments)
+    extras = dict.fromkeys(spec.manifest.extra for spec in specs if spec.manifest.extra)
+    packages = dict.fromkeys([*_PACKAGES, *(package for extra in extras for package in packages_of(extra))])
     return {
         "config": without_secrets(config),
-        "environments": {spec.name: spec.version for spec in environments},
+        "environments": {spec.name: spec.version for spec in specs},
         "datasets": dict(datasets),
-        "versions": {"python": platform.python_version(), **dict(_installed())},
+        **({_EXECUTION: without_secrets(execution)} if execution is not None else {}),
+        "versions": {"python": platform.python_version(), **dict(_installed(packages))},
     }
 
 
@@ -81,7 +95,8 @@ def write_config(file: Path, values: Mapping[str, Any]) -> None:
     changed = {part: _differences(latest[part], now) for part, now in values.items()}
     changed = {part: names for part, names in changed.items() if names}
     for part, names in changed.items():
-        if part in before:  # what an older Gymrail did not write down is not known to be different
+        # What an older Gymrail did not write down is not known to be different; how a run is played may differ freely.
+        if part in before and part != _EXECUTION:
             logger.warning("%s: resumed with other %s than before: %s", file.parent, part, ", ".join(sorted(names)))
     entry = {"at": datetime.now(UTC).isoformat(timespec="seconds"), **changed}
     before.setdefault("resumed", []).append(entry)
@@ -128,7 +143,7 @@ def without_secrets(value: Any, name: str = "") -> Any:
         return [without_secrets(item) for item in value]
     if value is None or isinstance(value, bool | int | float):
         return value
-    return _SECRET_TEXT.sub(REMOVED, str(value))
+    return _SECRET_TEXT.sub(lambda found: f"{found[1] or ''}{REMOVED}", str(value))
 
 
 def replace_file(file: Path, content: bytes) -> None:
@@ -150,8 +165,8 @@ def _entries(config: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     return [config, *(config.get("resumed") or ())]
 
 
-def _installed() -> Iterator[tuple[str, str]]:
-    for package in _PACKAGES:
+def _installed(packages: Iterable[str]) -> Iterator[tuple[str, str]]:
+    for package in packages:
         try:
             yield package, importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:

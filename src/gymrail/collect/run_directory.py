@@ -76,6 +76,7 @@ class RunDirectory:
         *,
         environments: Iterable[EnvironmentSpec] = (),
         datasets: Mapping[str, str] | None = None,
+        execution: Mapping[str, Any] | None = None,
         resume: bool = False,
         fsync: bool = False,
         compress: bool = False,
@@ -84,6 +85,7 @@ class RunDirectory:
 
         Args:
             datasets: by environment, a hash of what its tasks come from, such as `JobPlan.datasets`.
+            execution: settings that no result depends on, such as the concurrency: a resumed run may have others.
             compress: write zstd files. A run that goes on keeps the form that it has.
 
         Raises:
@@ -106,7 +108,7 @@ class RunDirectory:
         with ExitStack() as opened:
             rollouts = opened.enter_context(Journal.open(path / f"{ROLLOUTS}{suffix}", fsync=fsync))
             before = read_config(path / CONFIG)
-            write_config(path / CONFIG, described(config, environments, datasets or {}))
+            write_config(path / CONFIG, described(config, environments, datasets or {}, execution))
             failures = opened.enter_context(Journal.open(_file(path, FAILURES, suffix), fsync=fsync))
             opened.pop_all()
         return cls(

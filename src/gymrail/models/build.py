@@ -73,6 +73,14 @@ def build_model(
     raise InputError(f"Model {text!r} is not known. {did_you_mean(kind, _PREFIXES)} A model is {FORMS}.")
 
 
+def address_of(text: str) -> str | None:
+    """Return the address, or addresses, of the endpoint that `text` names; None where the model is none."""
+    kind, _, rest = text.partition(":")
+    if kind in ("http", "https"):
+        return text
+    return OPENAI_URL if kind == "openai" and rest else None
+
+
 def read_script(path: Path) -> list[Turn]:
     """Read scripted turns from a JSON file.
 

@@ -1,4 +1,5 @@
 import asyncio
+import importlib.metadata
 import logging
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,7 @@ from gymrail.collect.runner import Job, Summary, collect
 from gymrail.errors import Failure, InputError
 from gymrail.models.model import ModelRequest, ModelResponse, message
 from gymrail.models.scripted import Oracle
+from gymrail.registry import find
 from gymrail.spec import EnvironmentSpec
 
 Make = Callable[..., Rollout]
@@ -110,6 +112,9 @@ def test_the_configuration_is_kept_with_versions_and_without_secrets(tmp_path: P
         ("monkey", "ape", "ape"),
         ("api_key", None, None),
         ("base_url", "https://user:pass@host/v1", f"https://{REMOVED}@host/v1"),
+        ("endpoint", "http://host/v1?api_key=abc&x=1", f"http://host/v1?api_key={REMOVED}&x=1"),
+        ("endpoint", "http://a/v1?Access-Token=abc,http://b/v1", f"http://a/v1?Access-Token={REMOVED},http://b/v1"),
+        ("endpoint", "http://host/v1?monkey=ape", "http://host/v1?monkey=ape"),
         ("header", "Bearer abcdefghijkl", REMOVED),
         ("arguments", ["--key", "sk-abcdefghijkl"], ["--key", REMOVED]),
     ],
@@ -129,6 +134,24 @@ def test_a_resume_with_other_settings_is_recorded_and_said(tmp_path: Path, caplo
     written = yaml.safe_load((tmp_path / "config.yaml").read_text(encoding="utf-8"))
     assert written["config"]["model"] == "a"
     assert [entry.get("config") for entry in written["resumed"]] == [None, {"model": "b"}, None]
+
+
+def test_how_a_run_is_played_may_differ_from_start_to_start_and_is_recorded(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING):
+        RunDirectory.create(tmp_path, {}, execution={"concurrency": 4, "token": "abc"}).close()
+        RunDirectory.create(tmp_path, {}, execution={"concurrency": 8, "token": "abc"}, resume=True).close()
+    assert caplog.text == ""
+    written = yaml.safe_load((tmp_path / "config.yaml").read_text(encoding="utf-8"))
+    assert written["execution"] == {"concurrency": 4, "token": REMOVED}
+    assert written["resumed"][0]["execution"] == {"concurrency": 8}
+
+
+def test_the_packages_that_an_environment_judges_with_are_among_the_versions(tmp_path: Path) -> None:
+    RunDirectory.create(tmp_path, {}, environments=[find("math")]).close()
+    written = yaml.safe_load((tmp_path / "config.yaml").read_text(encoding="utf-8"))
+    assert written["versions"]["math-verify"] == importlib.metadata.version("math-verify")
 
 
 def test_metrics_are_replaced_as_a_whole(tmp_path: Path) -> None:
