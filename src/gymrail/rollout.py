@@ -164,6 +164,8 @@ class Rollout:
     """US dollars for the model's tokens, those of earlier attempts too; None where no prices are given."""
     earlier_usage: Usage = NO_USAGE
     """Tokens of the attempts before this one, which are not in `usage`."""
+    earlier_failures: list[Failure] = field(default_factory=list)
+    """Why there were attempts before this one, in their order."""
     source: Mapping[str, Any] | None = field(default=None, init=False)
     """The row as another program wrote it, which `to_row` gives back. A copy by `dataclasses.replace` has none: it is
     written as ours."""
@@ -206,8 +208,9 @@ class Rollout:
         return self.outcome is not None and self.outcome.status in ("scored", "truncated") and self.reward is not None
 
     def add_earlier(self, attempt: Rollout) -> None:
-        """Count what the attempt before this one used up: it is spent, though nothing else is kept of it."""
+        """Keep of the attempt before this one how it failed and what it used up."""
         self.earlier_usage = attempt.earlier_usage.plus(attempt.usage)
+        self.earlier_failures = [*attempt.earlier_failures, *([attempt.failure] if attempt.failure else ())]
         if attempt.cost is not None:
             self.cost = attempt.cost + (self.cost or 0.0)
 
@@ -273,6 +276,7 @@ class Rollout:
             "steps": self.steps,
             **({"cost": self.cost} if self.cost is not None else {}),
             **({"earlier_usage": _usage_row(self.earlier_usage)} if any(self.earlier_usage) else {}),
+            **({"earlier_failures": list(map(_failure_row, self.earlier_failures))} if self.earlier_failures else {}),
             "timing": _timing_row(self.timing),
             "calls": _call_rows(self.calls),
         }
@@ -315,6 +319,7 @@ class Rollout:
             usage=Usage.from_row(response.get("usage")),
             cost=own.get("cost"),
             earlier_usage=Usage.from_row(own.get("earlier_usage")),
+            earlier_failures=[Failure(**failure) for failure in own.get("earlier_failures", ())],
             timing=Timing(**own["timing"]) if "timing" in own else Timing(started_at=response.get("created_at", 0.0)),
             model=str(response.get("model", "")),
             group=own.get("group") if own else _group_of(row),
@@ -391,6 +396,11 @@ def _call_rows(calls: list[ToolCall]) -> list[dict[str, Any]]:
         }
         for call in calls
     ]
+
+
+def _failure_row(failure: Failure) -> dict[str, str]:
+    """Without the trace: of what was played again, it would only make the line long."""
+    return {"kind": failure.kind, "stage": failure.stage, "message": failure.message}
 
 
 def _timing_row(timing: Timing) -> dict[str, float]:

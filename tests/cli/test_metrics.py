@@ -40,6 +40,26 @@ def test_a_run_is_split_by_a_task_field(run, runs: list[Path]) -> None:
     assert all(number in shown for number in found)
 
 
+def test_a_field_that_no_task_has_is_refused_with_the_nearest_one(run, runs: list[Path]) -> None:
+    done = run("metrics", runs[0], "--by", "numbr")
+    assert (done.code, done.stdout) == (2, "")
+    assert done.stderr == f"Error: No task of '{runs[0]}' has a field 'numbr'. Did you mean 'number'?\n"
+
+
+def test_the_text_has_latencies_and_with_several_environments_a_part_per_property(
+    run, echo: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "two"
+    assert run("rollout", echo, "word_math", "-m", "oracle", "-n", 3, "--run", folder).code == 0
+    shown = run("metrics", folder).stdout
+    assert shown.count("  seconds ") == shown.count("  of the model ") == 2
+    found = json.loads(run("metrics", folder, "--json").stdout)["properties"]
+    assert set(found["knowledge_domain"]) == {"general", "math"}
+    lines = [line.split() for line in shown.partition("knowledge domain")[2].splitlines()]
+    assert ["general", "1.000", "(0.439", "to", "1.000),", "3", "tasks"] in lines
+    assert ["math", "1.000", "(0.439", "to", "1.000),", "3", "tasks"] in lines
+
+
 def test_the_same_numbers_are_there_under_nemo_gyms_names(run, runs: list[Path]) -> None:
     found = json.loads(run("metrics", runs[1], "--nemo-gym").stdout)
     assert (found["mean/reward"], found["pass@2/accuracy"], found["pass@1[avg-of-2]/accuracy"]) == (0.0, 0.0, 0.0)

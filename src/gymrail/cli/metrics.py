@@ -77,7 +77,21 @@ def _metrics_of(run: Path, by: str | None) -> dict[str, Any]:
         folder = RunDirectory.open(run)
         with contextlib.suppress(InputError):  # the numbers that need no environment code are there all the same
             specs = specs_of(folder)
-    return metrics_of(rollouts_of(run), specs, by=by)
+    found = metrics_of(rollouts_of(run), specs, by=by)
+    if by is not None:
+        _refuse_unknown_field(run, by, found)
+    return found
+
+
+def _refuse_unknown_field(run: Path, by: str, found: dict[str, Any]) -> None:
+    from gymrail.cli.runs import rollouts_of
+    from gymrail.collect.metrics import ABSENT, fields_of
+    from gymrail.errors import InputError, did_you_mean
+
+    environments = found["environments"].values()
+    if environments and all(set(row["subsets"]) == {ABSENT} for row in environments):
+        known = dict.fromkeys(name for rollout in rollouts_of(run) for name in fields_of(rollout))
+        raise InputError(f"No task of '{run}' has a field {by!r}. {did_you_mean(by, known)}")
 
 
 def _print_nemo_gym(runs: list[Path]) -> None:
@@ -95,6 +109,28 @@ def _print_run(out: Console, found: dict[str, Any]) -> None:
     print_summary(out, found)
     for name, row in found["environments"].items():
         _print_details(out, name, row)
+    if len(found["environments"]) > 1:
+        _print_properties(out, found.get("properties", {}))
+
+
+def _print_properties(out: Console, properties: dict[str, Any]) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    for name, values in properties.items():
+        out.print(Text(f"\n{name.replace('_', ' ')}", "bold cyan"))
+        grid = Table.grid(padding=(0, 2))
+        for value, row in values.items():
+            grid.add_row(Text(f"  {value}", "dim"), Text(_reward(row)))
+        out.print(grid)
+
+
+def _reward(row: dict[str, Any]) -> str:
+    from gymrail.cli.output import number
+
+    reward = row["reward"]
+    spread = "" if reward["low"] is None else f" ({number(reward['low'])} to {number(reward['high'])})"
+    return f"{number(reward['mean'])}{spread}, {row['tasks']} tasks"
 
 
 def print_summary(out: Console, found: dict[str, Any]) -> None:
@@ -182,17 +218,21 @@ def _print_details(out: Console, name: str, row: dict[str, Any]) -> None:
     if row["tokens"]["output"]:
         cached = f" ({row['tokens']['cached']:,} cached)" if row["tokens"]["cached"] else ""
         lines.append(("tokens", f"{row['tokens']['input']:,} in{cached}, {row['tokens']['output']:,} out"))
+    for title, key in (("seconds", "seconds"), ("of the model", "model_seconds")):
+        if row[key]:
+            parts = (f"{name} {number(row[key][name])}" for name in ("p50", "p90", "p99", "max"))
+            lines.append((title, ", ".join(parts)))
     if row["cost"]:
         each = row["cost"]["per_rollout"]
         lines.append(
             ("cost", f"${row['cost']['total']:,.6g}, ${each['mean']:.3g} per rollout, at most ${each['max']:.3g}")
         )
+    if row["retries"]:
+        lines.append(("played again", ", ".join(f"{kind} {count}" for kind, count in row["retries"].items())))
     if row["truncations"]:
         lines.append(("truncated by", ", ".join(f"{reason} {count}" for reason, count in row["truncations"].items())))
     for subset, found in row.get("subsets", {}).items():
-        reward = found["reward"]
-        spread = "" if reward["low"] is None else f" ({number(reward['low'])} to {number(reward['high'])})"
-        lines.append((subset, f"{number(reward['mean'])}{spread}, {found['tasks']} tasks"))
+        lines.append((subset, _reward(found)))
     if not lines:
         return
     out.print(Text(f"\n{name or '(unnamed)'}", "bold cyan"))

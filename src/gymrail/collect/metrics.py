@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from array import array
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -107,6 +107,18 @@ def subset_of(rollout: Rollout, name: str) -> str:
     return ABSENT
 
 
+def fields_of(rollout: Rollout) -> Iterator[str]:
+    """Yield the names that `subset_of` takes for this rollout's task, one level deep."""
+    row = rollout.task.row
+    metadata = row.get("verifier_metadata")
+    for place in (row, metadata if isinstance(metadata, Mapping) else {}):
+        for name, value in place.items():
+            if not name.startswith("_") and name not in ("responses_create_params", "verifier_metadata", "agent_ref"):
+                yield name
+                if isinstance(value, Mapping):
+                    yield from (f"{name}.{part}" for part in value)
+
+
 @dataclass(slots=True)
 class _Mean:
     count: int = 0
@@ -133,6 +145,8 @@ class _Totals:
     outcomes: Counter[str] = field(default_factory=Counter)
     failures: Counter[str] = field(default_factory=Counter)
     truncations: Counter[str] = field(default_factory=Counter)
+    retries: Counter[str] = field(default_factory=Counter)
+    """Attempts that were played again, by what had failed."""
     scores: Scores = field(default_factory=Scores)
     components: dict[str, _Mean] = field(default_factory=dict)
     metrics: dict[str, _Mean] = field(default_factory=dict)
@@ -152,6 +166,7 @@ class _Totals:
         self.outcomes[outcome.status] += 1
         if outcome.failure is not None:
             self.failures[outcome.failure.kind] += 1
+        self.retries.update(failure.kind for failure in rollout.earlier_failures)
         if outcome.reason is not None and outcome.status == "truncated":
             self.truncations[outcome.reason] += 1
         self.input_tokens.append(rollout.usage.input_tokens)
@@ -177,6 +192,7 @@ class _Totals:
         self.outcomes.update(other.outcomes)
         self.failures.update(other.failures)
         self.truncations.update(other.truncations)
+        self.retries.update(other.retries)
         self.scores.merge(other.scores)
         for mine, theirs in ((self.components, other.components), (self.metrics, other.metrics)):
             for name, mean in theirs.items():
@@ -200,9 +216,11 @@ class _Totals:
             "rollouts": count,
             "tasks": self.scores.task_count,
             "outcomes": {status: self.outcomes[status] for status in _STATUSES},
+            "outcome_shares": {status: self.outcomes[status] / count for status in _STATUSES} if count else {},
             "failures": dict(sorted(self.failures.items())),
             "truncations": dict(sorted(self.truncations.items())),
             "truncation_shares": {reason: number / count for reason, number in sorted(self.truncations.items())},
+            "retries": dict(sorted(self.retries.items())),
             "reward": self.scores.reward(),
             **self.scores.attempts(),
             "no_answer_share": self.scores.no_answer_share(),

@@ -20,6 +20,7 @@ ANSWER = "extracted_answer"
 """The verdict metric that votes in majority@k; None is no answer."""
 
 _CHANCE = (0.0, 1.0)
+_ANYWHERE = (-math.inf, math.inf)
 _NO_ANSWER = -1.0
 _PASS_RATES = ("0", "0-0.25", "0.25-0.5", "0.5-0.75", "0.75-1", "1")
 
@@ -179,7 +180,7 @@ class Scores:
         """The mean over tasks of each task's mean, its interval, and the spread of the tasks' means."""
         means = [rewards[0] if len(rewards) == 1 else _rewards_of(rewards).mean for rewards in self._by_task()]
         return {
-            **described(means),
+            **described(means, self._bounds),
             "std": statistics.stdev(means) if len(means) > 1 else None,
             "min": min(self._rewards.values, default=None),
             "max": max(self._rewards.values, default=None),
@@ -198,7 +199,7 @@ class Scores:
             wins = [group.count(1.0) for group in rewards]
             for name, estimate in (("pass@k", pass_at_k), ("pass^k", pass_hat_k)):
                 found[name] = _by_k(sizes, lambda k, task, of=estimate: of(sizes[task], wins[task], k), _CHANCE)
-        found["avg@k"] = _by_k(sizes, lambda k, task: average_at_k(rewards.first(task, k), k))
+        found["avg@k"] = _by_k(sizes, lambda k, task: average_at_k(rewards.first(task, k), k), self._bounds)
         found["majority@k"] = self._majority()
         return found
 
@@ -239,6 +240,11 @@ class Scores:
             },
         }
 
+    @property
+    def _bounds(self) -> tuple[float, float]:
+        """Where a mean reward can lie at all: two tasks would else say that a pass rate may be -2."""
+        return _CHANCE if self.is_binary else _ANYWHERE
+
     def _by_task(self) -> Iterable[array[float]]:
         return self._rewards.by_task(self._tasks)
 
@@ -268,7 +274,7 @@ def _rewards_of(rewards: Iterable[float]) -> TaskRewards:
 
 
 def _by_k(
-    sizes: list[int], estimate: Callable[[int, int], float], bounds: tuple[float, float] = (-math.inf, math.inf)
+    sizes: list[int], estimate: Callable[[int, int], float], bounds: tuple[float, float] = _ANYWHERE
 ) -> dict[str, dict[str, Any]]:
     rows = {}
     for k in _powers_of_two_and(max(sizes, default=0)):

@@ -52,6 +52,8 @@ def test_outcomes_and_rewards_agree_with_counting_by_hand(parts: list[tuple[str,
         assert found["outcomes"] == {
             status: statuses[status] for status in ("scored", "truncated", "failed", "cancelled")
         }
+        shares = {status: number / len(mine) for status, number in found["outcomes"].items()} if mine else {}
+        assert found["outcome_shares"] == shares
         assert found["failures"] == dict(Counter(rollout.failure.kind for rollout in mine if rollout.failure))
         assert found["truncations"] == ({"max_steps": statuses["truncated"]} if statuses["truncated"] else {})
         check_rewards(found, mine)
@@ -114,6 +116,15 @@ def test_the_interval_counts_tasks_and_not_rollouts(make_rollout: Make) -> None:
         "overall"
     ]["reward"]
     assert often == once
+
+
+def test_the_interval_of_a_mean_of_zeros_and_ones_says_nothing_that_cannot_be(make_rollout: Make) -> None:
+    rewards = [(0, 0, 0.0), (0, 1, 1.0), (1, 0, 0.0), (1, 1, 0.0)]
+    found = aggregate(make_rollout(index, repeat, reward) for index, repeat, reward in rewards)["overall"]
+    assert (found["reward"]["mean"], found["reward"]["low"], found["reward"]["high"]) == (0.25, 0.0, 1.0)
+    assert (found["avg@k"]["2"]["low"], found["avg@k"]["2"]["high"]) == (0.0, 1.0)
+    partial = aggregate(make_rollout(index, repeat, reward / 2) for index, repeat, reward in rewards)["overall"]
+    assert partial["reward"]["low"] < 0.0  # nobody said that these are between 0 and 1
 
 
 def test_a_failure_moves_no_mean(make_rollout: Make) -> None:

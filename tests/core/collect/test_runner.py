@@ -12,6 +12,7 @@ import pytest
 
 from gymrail import Environment, Outcome, Rollout, Task, call, tool
 from gymrail.agents.tool_loop import ToolLoop
+from gymrail.collect.metrics import aggregate
 from gymrail.collect.runner import Job, Summary, collect
 from gymrail.episode import Episode
 from gymrail.errors import InputError
@@ -179,6 +180,12 @@ def test_a_failure_that_may_go_away_is_played_again_and_the_attempt_is_recorded(
         )
     assert counts(summary) == {"asked": 3, "scored": 3, "retried": 6}
     assert [rollout.attempt for rollout in recorded] == [3, 3, 3]
+    lost = {"kind": "model", "stage": "model", "message": "ConnectionResetError: connection lost"}
+    for rollout in recorded:
+        row = rollout.to_row()
+        assert row["gymrail"]["earlier_failures"] == [lost, lost]
+        assert Rollout.from_row(row).to_row() == row
+    assert aggregate(recorded)["overall"]["retries"] == {"model": 6}
     assert "attempt 1 of 3 failed (model at stage model: ConnectionResetError: connection lost)" in caplog.text
 
 
