@@ -31,7 +31,8 @@ ADDED_FIELDS = (
     "_ng_rollout_index",
     "_ng_failure_class",
 )
-"""What a record adds to its task's row."""
+"""What a record adds to its task's row, beside an `AGENT_REF` where there is none."""
+AGENT_REF = "agent_ref"
 
 Status = Literal["scored", "truncated", "failed", "cancelled"]
 Reason = Literal[
@@ -229,6 +230,7 @@ class Rollout:
             **task_row,
             "_ng_task_index": self.task_index,
             "_ng_rollout_index": self.repeat,
+            **self._reference(),
             "response": self.response,
             "gymrail": self._own_fields(task_row),
         }
@@ -239,6 +241,11 @@ class Rollout:
         if self.outcome.failure is not None:
             row["_ng_failure_class"] = f"{self.outcome.failure.kind}_failed"
         return row
+
+    def _reference(self) -> dict[str, Any]:
+        """By which NeMo Gym's tools tell environments apart, unless the task's row says it."""
+        named = self.environment and AGENT_REF not in self.task.row
+        return {AGENT_REF: agent_ref(self.environment)} if named else {}
 
     @property
     def response(self) -> dict[str, Any]:
@@ -286,8 +293,8 @@ class Rollout:
         """Read a journal line, ours or NeMo Gym's. A row without our fields counts as scored when it has a reward, else
         as failed."""
         own = row.get("gymrail") or {}
-        task_row = {key: value for key, value in row.items() if key not in ADDED_FIELDS}
-        task = task_type.from_row({**task_row, **own.get("shadowed", {})}, "rollout row")
+        task_row = task_row_of(row)
+        task = task_type.from_row(task_row, "rollout row")
         if "task_id" in own:
             vars(task)["id"] = own["task_id"]  # the same hash again would cost a fifth of reading a row
         response = row.get("response") or {}
@@ -296,7 +303,7 @@ class Rollout:
         failure = Failure(**own["failure"]) if own.get("failure") else None
         if failure is None and not own and reward is None:
             failure = Failure("infrastructure", "verify", str(row.get("_ng_failure_class") or "the row has no reward"))
-        agent = row.get("agent_ref")
+        agent = row.get(AGENT_REF)
         rollout = cls(
             environment=own.get("environment") or (agent.get("name", "") if isinstance(agent, Mapping) else ""),
             task=task,
@@ -327,6 +334,20 @@ class Rollout:
         if not own:
             rollout.source = dict(row)
         return rollout
+
+
+def agent_ref(environment: str) -> dict[str, str]:
+    """Return how NeMo Gym's rows name an environment: by the agent that plays it."""
+    return {"type": "responses_api_agents", "name": environment}
+
+
+def task_row_of(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a record's task as it was read: the record without what it added."""
+    own = row.get("gymrail") or {}
+    kept = {name: value for name, value in row.items() if name not in ADDED_FIELDS}
+    if own and AGENT_REF in kept and kept[AGENT_REF] == agent_ref(own["environment"]):
+        del kept[AGENT_REF]
+    return {**kept, **own["shadowed"]} if "shadowed" in own else kept
 
 
 def _group_of(row: Mapping[str, Any]) -> str:

@@ -113,6 +113,55 @@ def test_the_command_line_reads_their_rollout_file(server: str, tmp_path: Path) 
     assert sorted(row["_profile"]["pass_rate"] for row in profiled) == sorted(row["reward"] for row in rows)
 
 
+@pytest.mark.parametrize("server", FILES)
+def test_the_command_line_writes_their_rollout_file_back_without_loss(server: str, tmp_path: Path) -> None:
+    (path,) = nemo_gym.HOME.glob(f"lib/python*/site-packages/resources_servers/{server}/data/example_rollouts.jsonl")
+    output = tmp_path / "again.jsonl"
+    done = CliRunner().invoke(app, ["export", "nemo-gym", str(path), "-o", str(output)])
+    assert done.exit_code == 0, done.output
+    rows = nemo_gym.data(server, "example_rollouts.jsonl")
+    assert lines(output) == rows
+    (entry,) = orjson.loads((tmp_path / "again_aggregate_metrics.json").read_bytes())
+    assert entry["key_metrics"]["mean/reward"] == pytest.approx(sum(row["reward"] for row in rows) / len(rows))
+
+
+def test_their_profile_command_reads_a_run_and_its_export(tmp_path: Path) -> None:
+    """`gym eval profile` takes the run's own file as it is and, of several environments, the exported ones."""
+    play = ("--model", "oracle:0.5", "--tasks", "6", "--repeats", "3", "--run")
+    alone, both = tmp_path / "alone", tmp_path / "both"
+    for environments, run in ((["word_math"], alone), (["word_math", "session_counter"], both)):
+        assert CliRunner().invoke(app, ["rollout", *environments, *play, str(run)]).exit_code == 0
+    output = tmp_path / "exported.jsonl"
+    assert CliRunner().invoke(app, ["export", "nemo-gym", str(both), "-o", str(output)]).exit_code == 0
+    files = {
+        alone: (alone / "rollouts.jsonl", alone / "rollouts.jsonl"),
+        both: (tmp_path / "exported_materialized_inputs.jsonl", output),
+    }
+    for run, (inputs, rollouts) in files.items():
+        done = subprocess.run(
+            [nemo_gym.HOME / "bin/gym", "eval", "profile", "--inputs", inputs, "--rollouts", rollouts],
+            capture_output=True, text=True, timeout=300, check=False, env=nemo_gym.variables(), cwd=tmp_path,
+        )  # fmt: skip
+        assert done.returncode == 0, (done.stdout + done.stderr)[-4000:]
+        theirs = lines(rollouts.with_name(f"{rollouts.stem}_reward_profiling.jsonl"))
+        profile = tmp_path / "profile.jsonl"
+        CliRunner().invoke(app, ["profile", str(run), "-o", str(profile)])
+        ours = {row["responses_create_params"]["input"]: row["_profile"] for row in lines(profile)}
+        assert len(ours) == len(theirs) == (6 if run == alone else 12)
+        for row in theirs:
+            mine = ours[row["sample"]["responses_create_params"]["input"]]
+            assert (row["num_rollouts"], row["mean/reward"]) == (mine["count"], pytest.approx(mine["mean"]))
+        means = orjson.loads(rollouts.with_name(f"{rollouts.stem}_agent_metrics.json").read_bytes())
+        found = orjson.loads(CliRunner().invoke(app, ["metrics", str(run), "--json"]).stdout)["environments"]
+        assert {entry["agent_ref"]["name"]: entry["mean/reward"] for entry in means} == {
+            name: pytest.approx(row["reward"]["mean"]) for name, row in found.items()
+        }
+
+
+def lines(path: Path) -> list[dict[str, Any]]:
+    return [orjson.loads(line) for line in path.read_bytes().splitlines()]
+
+
 def test_their_mcqa_rollouts_are_judged_again_with_their_tasks_file(tmp_path: Path) -> None:
     (folder,) = nemo_gym.HOME.glob("lib/python*/site-packages/resources_servers/mcqa/data")
     path, tasks = folder / "example_rollouts.jsonl", folder / "example.jsonl"

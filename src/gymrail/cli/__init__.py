@@ -14,6 +14,7 @@ from typer.core import TyperGroup
 from gymrail.cli import check as check_command
 from gymrail.cli import data as data_command
 from gymrail.cli import export as export_command
+from gymrail.cli import export_nemo_gym as export_nemo_gym_command
 from gymrail.cli import list as list_command
 from gymrail.cli import mcp as mcp_command
 from gymrail.cli import metrics as metrics_command
@@ -107,6 +108,9 @@ app.command("profile", short_help="Write the tasks of a run with their pass rate
 app.command("replay", short_help="Show a rollout and its environment's state, step by step.")(replay_command.replay)
 app.command("reverify", short_help="Judge a run again with today's verifier.")(reverify_command.reverify)
 app.add_typer(data_command.app, name="data")
+export_command.app.command("nemo-gym", short_help="Write the files of a NeMo Gym collection.")(
+    export_nemo_gym_command.nemo_gym
+)
 app.add_typer(export_command.app, name="export")
 app.command("train", short_help="Train by a recipe.")(train_command.train)
 app.command("validate-trainer", short_help="Check a recipe's trainer against the integration checklist.")(

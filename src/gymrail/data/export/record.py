@@ -13,7 +13,7 @@ from gymrail.data.export.conversation import conversation
 from gymrail.data.jsonl import parse_line
 from gymrail.errors import InputError
 from gymrail.messages import Message, to_messages
-from gymrail.rollout import ADDED_FIELDS
+from gymrail.rollout import task_row_of
 from gymrail.task import Item, Task
 from gymrail.tokens import TokenSequence, chains_of
 
@@ -102,8 +102,7 @@ class Record:
     @property
     def task_row(self) -> dict[str, Any]:
         """The task as it was read: the line without what the record added."""
-        kept = {name: value for name, value in self.row.items() if name not in ADDED_FIELDS}
-        return {**kept, **self.own.get("shadowed", {})}
+        return task_row_of(self.row)
 
     @property
     def instructions(self) -> str | None:

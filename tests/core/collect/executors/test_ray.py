@@ -20,6 +20,7 @@ from gymrail.collect.journal import Key
 from gymrail.errors import InputError
 from gymrail.models.build import build_model
 from gymrail.registry import find
+from tests.collector import Stand, said
 
 from .conftest import PLAYGROUND, in_process, jobs_of, wait_until
 
@@ -109,10 +110,10 @@ def nodes() -> Iterator[Nodes]:
         cluster.close()
 
 
-def rollout(*words: object) -> subprocess.Popen[str]:
+def rollout(*words: object, **variables: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-m", "gymrail", "rollout", *map(str, words)],
-        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=QUIET,
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env={**QUIET, **variables},
     )  # fmt: skip
 
 
@@ -129,6 +130,25 @@ def make_adder(tmp_path: Path, **config: object) -> Path:
 
 def lines_of(path: Path) -> int:
     return path.read_bytes().count(b"\n") if path.exists() else 0
+
+
+@pytest.mark.slow
+def test_workers_on_both_nodes_send_their_own_traces(nodes: Nodes, tmp_path: Path) -> None:
+    folder = make_adder(tmp_path, processes=4)
+    stand = Stand()
+    with stand.serving():
+        process = rollout(
+            folder, "--model", "oracle", "--tasks", 60, "--run", tmp_path / "run", "--otel", "--concurrency", 8,
+            "--executor", "ray", "--ray-address", nodes.address, "--workers", 4,
+            OTEL_EXPORTER_OTLP_ENDPOINT=stand.url, OTEL_SERVICE_NAME="mine",
+        )  # fmt: skip
+        _, heard = process.communicate(timeout=300)
+    assert process.returncode == 0, heard
+    roots = [said(span) for span in stand.spans if span.name == "invoke_agent adder"]
+    assert sorted(root["gymrail.task.index"] for root in roots) == list(range(60))
+    assert {root["gymrail.run"] for root in roots} == {str(tmp_path / "run")}
+    assert {resource["service.name"] for resource in stand.resources} == {"mine"}
+    assert len({resource["service.instance.id"] for resource in stand.resources}) == 4
 
 
 @pytest.mark.slow
