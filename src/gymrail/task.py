@@ -77,6 +77,13 @@ class Task(BaseModel):
         task._row = dict(row)
         return task
 
+    @classmethod
+    def from_part(cls, row: Mapping[str, Any]) -> Self:
+        """Take a row as it is, though it may lack fields: to look at what was played, never to judge by."""
+        task = cls.model_construct(**row)
+        task._row = dict(row)
+        return task
+
     @property
     def row(self) -> dict[str, Any]:
         """The task as JSON; a task that was read from a row gives back that very row."""

@@ -1,9 +1,13 @@
 """`gymrail reverify` and `gymrail replay`, on runs of ours and on files of NeMo Gym's shape."""
 
 import json
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 COUNTER = '''
 from random import Random
@@ -57,6 +61,24 @@ class Count(Environment[CountTask]):
     def sabotage(self, turn, rng):
         return call("put", thing="")
 '''
+
+
+BLOCKING_VERIFY = """
+    async def verify(self, rollout: Rollout) -> Verdict:
+        import asyncio
+        import sys
+        from pathlib import Path
+
+        type(self).judged = getattr(type(self), "judged", 0) + 1
+        if self.judged > 7 and not Path(__file__).with_name("go").exists():
+            print("blocked", file=sys.stderr, flush=True)
+            await asyncio.Event().wait()
+        if self.judged == 3 and not Path(__file__).with_name("go").exists():
+            raise ValueError("the judge is down")
+        missing = abs(self.task.goal - len(self.store.things))
+        return Verdict(float(missing <= 1), reason=f"{missing} off")
+
+    def old_verify("""
 
 
 @pytest.fixture
@@ -118,6 +140,49 @@ def test_a_tool_that_answers_otherwise_makes_its_rollouts_unjudged_and_exits_wit
     failures = (folder.with_name("run-reverified") / "failures.jsonl").read_text(encoding="utf-8").splitlines()
     assert len(failures) == document["unjudged"]
     assert not any("reward" in json.loads(line) for line in failures)
+
+
+def test_a_run_that_is_judged_again_keeps_its_tasks_and_what_they_came_from(run, played) -> None:
+    _, folder = played
+    run("reverify", folder)
+    again = folder.with_name("run-reverified")
+    assert (again / "tasks.jsonl").read_bytes() == (folder / "tasks.jsonl").read_bytes()
+    before, after = (yaml.safe_load((path / "config.yaml").read_text(encoding="utf-8")) for path in (folder, again))
+    assert after["datasets"] == before["datasets"] != {}
+    assert after["environments"] == before["environments"]
+    assert after["config"]["reverified"] == str(folder)
+
+
+def test_an_interrupted_reverify_goes_on_and_lists_every_change_once(run, played, tmp_path: Path) -> None:
+    file, folder = played
+    old = rows(folder)
+    file.write_text(COUNTER.replace("\n    def verify(", BLOCKING_VERIFY, 1), encoding="utf-8")
+    again = tmp_path / "again"
+    arguments = ["reverify", str(folder), "--output", str(again), "-c", "1"]
+    command = [sys.executable, "-m", "gymrail", *arguments]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        try:
+            assert any(line == "blocked\n" for line in process.stderr)
+            process.send_signal(signal.SIGINT)
+            _, stderr = process.communicate(timeout=120)
+        finally:
+            process.kill()
+    assert process.returncode == 130
+    assert f"gymrail {' '.join(arguments)} --resume" in stderr
+    judged = rows(again)
+    assert len(judged) == 6  # of seven; the third has no verdict
+    (file.with_name("go")).touch()
+    done = run(*arguments, "--resume", "--json")
+    document = json.loads(done.stdout)
+    assert (done.code, document["rollouts"], document["earlier"], document["unjudged"]) == (0, 20, 6, 0)
+    assert rows(again).items() >= judged.items()
+    changed = {id for id, row in old.items() if row["gymrail"]["verdict"] == "1 off"}
+    assert changed
+    assert sorted(change["id"] for change in document["changes"]) == sorted(changed)
+    assert {id for id, row in rows(again).items() if row["reward"] != old[id]["reward"]} == changed
+    metrics = json.loads((again / "metrics.json").read_text(encoding="utf-8"))
+    assert metrics["overall"]["outcomes"]["scored"] == metrics["overall"]["rollouts"] == 20
 
 
 def test_replay_shows_messages_and_the_state_of_tool_servers_at_each_step(run, played) -> None:
@@ -185,12 +250,15 @@ def test_rollouts_that_leave_out_their_tasks_fields_get_them_from_the_tasks_file
     tasks.write_text("".join(json.dumps(row) + "\n" for row in lines.values()))
     alone = run("reverify", rollouts, "--env", file, "--output", tmp_path / "alone", "--json")
     assert (alone.code, json.loads(alone.stdout)["unjudged"]) == (1, 20)
-    assert "field 'goal': Field required" in alone.stdout
+    assert "field 'goal': Field required. --tasks FILE gives the fields that the rollouts leave out." in alone.stdout
+    unjudged = run("replay", rollouts, "--env", file, "--rollout", "3:0", "--json")
+    assert (unjudged.code, json.loads(unjudged.stdout)["task_index"]) == (0, 3)
+    assert "Field required.) --tasks FILE gives what is left out." in unjudged.stderr
     done = run("reverify", rollouts, "--env", file, "--tasks", tasks, "--output", tmp_path / "again", "--json")
     assert done.code == 0
     assert json.loads(done.stdout)["unchanged"] == 20
     assert all(row["goal"] for row in rows(tmp_path / "again").values())
-    shown = run("replay", rollouts, "--env", file, "--rollout", "3:0" if has_places else "0:0", "--tasks", tasks)
+    shown = run("replay", rollouts, "--env", file, "--rollout", "3:0", "--tasks", tasks)
     assert shown.code == 0
     # A corrected answer in the tasks file is what the run is judged by.
     tasks.write_text("".join(json.dumps({**row, "goal": row["goal"] + 10}) + "\n" for row in lines.values()))

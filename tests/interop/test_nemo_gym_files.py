@@ -125,6 +125,20 @@ def test_the_command_line_writes_their_rollout_file_back_without_loss(server: st
     assert entry["key_metrics"]["mean/reward"] == pytest.approx(sum(row["reward"] for row in rows) / len(rows))
 
 
+@pytest.mark.parametrize("server", FILES)
+def test_the_command_line_replays_every_rollout_of_their_file(server: str) -> None:
+    """Though the file leaves out what the verifier needs."""
+    (path,) = nemo_gym.HOME.glob(f"lib/python*/site-packages/resources_servers/{server}/data/example_rollouts.jsonl")
+    tables = ["--config", f"data_dir={path.parent / '../csv_data'}"] if server == "workplace_assistant" else []
+    for place, row in enumerate(nemo_gym.data(server, "example_rollouts.jsonl")):
+        words = ["replay", str(path), "--env", server, "--rollout", f"{place}:0", "--json", *tables]
+        done = CliRunner().invoke(app, words)
+        assert done.exit_code == 0, done.output
+        assert "--tasks FILE gives what is left out" in done.stderr
+        steps = orjson.loads(done.stdout)["steps"]
+        assert [item for step in steps[1:] for item in step["items"]] == row["response"]["output"]
+
+
 def test_their_profile_command_reads_a_run_and_its_export(tmp_path: Path) -> None:
     """`gym eval profile` takes the run's own file as it is and, of several environments, the exported ones."""
     play = ("--model", "oracle:0.5", "--tasks", "6", "--repeats", "3", "--run")

@@ -29,7 +29,7 @@ class Recorded:
     """Where the rollouts' tasks stand whole."""
 
     def rollouts(self) -> Iterator[Rollout]:
-        """Yield the rollouts, each with a key of its own: rows without numbers are counted as repeats.
+        """Yield the rollouts, each with a key of its own: rows without numbers get them, tasks and repeats in their order.
 
         Raises:
             InputError: `tasks` has not the task of one.
@@ -44,8 +44,11 @@ class Recorded:
             yield from RunDirectory.open(self.path).rollouts()
             return
         seen: Counter[Any] = Counter()
+        places: dict[str, int] = {}
         for rollout in read_rollouts(self.path):
             known = rollout if self.renamed is None else replace(rollout, environment=self.renamed)
+            if known.group:  # a row without a place
+                known.task_index = places.setdefault(known.group, len(places))
             key = key_of(known)
             seen[key] += 1
             yield known if seen[key] == 1 else replace(known, repeat=known.repeat + seen[key] - 1)

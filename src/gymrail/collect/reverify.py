@@ -13,11 +13,12 @@ tools answer is not compared, and the verdict is on the state that the same call
 from __future__ import annotations
 
 import asyncio
-import itertools
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from gymrail.collect.journal import key_of
 from gymrail.collect.replay import replay
 from gymrail.collect.run_directory import RunDirectory
 from gymrail.environment import Environment
@@ -27,6 +28,8 @@ from gymrail.rollout import Outcome, Rollout, Verdict
 from gymrail.spec import EnvironmentSpec
 
 _SAME = 1e-9
+_AHEAD = 4
+"""Rollouts that may be judged and wait for a slow one before them, per episode at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +67,8 @@ class Reverified:
     """Cannot be judged again: they differ from their record, or the verifier failed."""
     kept: int = 0
     """Not asked for: the episode itself had failed, another environment, or `failed_only`."""
+    earlier: int = 0
+    """In the new run already, which goes on."""
 
 
 def is_stateless(spec: EnvironmentSpec) -> bool:
@@ -85,25 +90,50 @@ async def reverify(
 ) -> Reverified:
     """Judge rollouts again and write every one of them into a new run, in their order.
 
+    Rollouts that `into` has already, scored or truncated, are left alone: an interrupted call goes on where it was.
+
     Args:
         specs: by environment; rollouts of others are kept as they are.
         failed_only: only those whose verifier failed (a judge that was down).
         any_outputs: judge rollouts whose tools answered otherwise than they do now.
-        concurrency: episodes at once; they are written when all of them are judged.
-        on_change: told of each change of a reward, and of each rollout that cannot be judged.
+        concurrency: episodes at once.
+        on_change: told of each change of a reward, and of each rollout that cannot be judged, before it is written.
 
     Raises:
         JournalError: the new run cannot be written.
     """
-    summary = Reverified()
-    waiting = iter(rollouts)
-    while batch := list(itertools.islice(waiting, concurrency)):
-        judged = await asyncio.gather(*(_again(specs, rollout, failed_only, any_outputs) for rollout in batch))
-        for before, after in zip(batch, judged, strict=True):
-            into.record(after or before)
-            change = _count(summary, before, after)
-            if change is not None and on_change is not None:
-                on_change(change)
+    summary, done = Reverified(), into.done
+    free = asyncio.Semaphore(concurrency)
+    waiting: deque[tuple[Rollout, asyncio.Task[Rollout | None]]] = deque()
+
+    async def judge(rollout: Rollout) -> Rollout | None:
+        async with free:
+            return await _again(specs, rollout, failed_only, any_outputs)
+
+    async def write_first() -> None:
+        before, judging = waiting[0]
+        after = await judging
+        waiting.popleft()
+        change = _count(summary, before, after)
+        if change is not None and on_change is not None:
+            on_change(change)
+        into.record(after or before)
+
+    try:
+        for rollout in rollouts:
+            if key_of(rollout) in done:
+                summary.rollouts += 1
+                summary.earlier += 1
+                continue
+            waiting.append((rollout, asyncio.ensure_future(judge(rollout))))
+            if len(waiting) >= _AHEAD * concurrency:
+                await write_first()
+        while waiting:
+            await write_first()
+    finally:
+        for _, judging in waiting:
+            judging.cancel()
+        await asyncio.gather(*(judging for _, judging in waiting), return_exceptions=True)
     return summary
 
 
@@ -118,7 +148,8 @@ async def rejudge(spec: EnvironmentSpec, rollout: Rollout, *, any_outputs: bool 
     except EpisodeFailed as error:
         return _unjudged(rollout, error.failure)
     except InputError as error:
-        return _unjudged(rollout, Failure("environment", "verify", str(error)))
+        hint = "" if rollout.group is None else " --tasks FILE gives the fields that the rollouts leave out."
+        return _unjudged(rollout, Failure("environment", "verify", f"{error}{hint}"))
     before = rollout.outcome
     reason = before.reason if before else None
     return replace(

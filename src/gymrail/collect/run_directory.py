@@ -22,7 +22,7 @@ import orjson
 from gymrail.collect.compressed import SUFFIX
 from gymrail.collect.done import Done
 from gymrail.collect.finished import Finished, finished_of_row
-from gymrail.collect.journal import Journal, Key, key_of_row, read_rows
+from gymrail.collect.journal import Journal, Key, encode_row, key_of_row, read_rows
 from gymrail.collect.run_config import (
     CONFIG,
     REMOVED,
@@ -35,6 +35,7 @@ from gymrail.collect.run_config import (
     write_config,
 )
 from gymrail.collect.tasks_file import TasksFile
+from gymrail.data.jsonl import write_lines
 from gymrail.errors import InputError
 from gymrail.rollout import Rollout, Status
 from gymrail.spec import EnvironmentSpec
@@ -139,6 +140,11 @@ class RunDirectory:
         return read_config(self.path / CONFIG).get("config") or {}
 
     @property
+    def datasets(self) -> dict[str, str]:
+        """By environment, the hash of what its tasks came from when the run began."""
+        return read_config(self.path / CONFIG).get("datasets") or {}
+
+    @property
     def environments(self) -> set[str]:
         """The names of the environments that the run was played with."""
         return environments_in(read_config(self.path / CONFIG)) or self.done.environments
@@ -233,6 +239,11 @@ class RunDirectory:
         """Yield the rows of the tasks that were handed out; none where the run was not planned."""
         file = _file(self.path, TASKS)
         return read_rows(file) if file.exists() else iter(())
+
+    def copy_tasks(self, run: RunDirectory) -> None:
+        """Take over another run's tasks as they are, where this one has none."""
+        if not _file(self.path, TASKS).exists():
+            write_lines(map(encode_row, run.tasks()), self.path / TASKS)
 
     def write_metrics(self, metrics: Mapping[str, Any]) -> None:
         """Replace the run's metrics."""

@@ -54,7 +54,7 @@ def test_tasks_of_one_environment_keep_their_numbers(tmp_path: Path, make_rollou
 def test_nothing_to_write_and_a_name_of_another_kind_are_refused(tmp_path: Path, make_rollout: Make) -> None:
     with pytest.raises(InputError, match="no rollouts"):
         write_files(list, tmp_path / "run.jsonl")
-    with pytest.raises(InputError, match="ends in '.jsonl'"):
+    with pytest.raises(InputError, match=r"ends in '\.jsonl'"):
         write_files(lambda: [make_rollout()], tmp_path / "run.json")
     assert not list(tmp_path.iterdir())
 

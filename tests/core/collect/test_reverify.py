@@ -98,6 +98,25 @@ def test_a_changed_verifier_changes_exactly_the_rollouts_that_it_judges_otherwis
     assert [r.reward for r in again] == [float(r.metrics["distance"] <= 2) for r in rollouts]
 
 
+def test_a_slow_judge_holds_up_only_what_comes_after_it(tmp_path: Path) -> None:
+    asked: list[int] = []
+    last = asyncio.Event()
+
+    async def waits(self: Any, rollout: Rollout) -> Verdict:
+        asked.append(rollout.task_index)
+        if rollout.task_index == 0:
+            await asyncio.wait_for(last.wait(), 120)
+        elif rollout.task_index == 3:
+            last.set()
+        return Verdict(rollout.reward or 0.0)
+
+    rollouts = played(PARITY, 6)
+    summary, _, again = judged(tmp_path / "new", rollouts, changed(PARITY, waits), concurrency=2)
+    assert (summary.rollouts, summary.unjudged) == (6, 0)
+    assert asked == [0, 1, 2, 3, 4, 5]
+    assert [rollout.id for rollout in again] == [rollout.id for rollout in rollouts]
+
+
 def test_failed_judges_alone_are_asked_again_when_wanted(tmp_path: Path) -> None:
     up = played(PARITY, 4)
     down = EnvironmentSpec("parity", type("Down", (Parity,), {"judge_is_up": False}))
