@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from gymrail.agents.tool_loop import Agent, ToolLoop
+from gymrail.charges import charge_to, end_charging
 from gymrail.episode import DEFAULT_LIMITS, Episode, Limits
 from gymrail.errors import ContextOverflow, EpisodeClosed, EpisodeFailed, Failure, guard
 from gymrail.models.model import EpisodePolicy, Model
@@ -64,6 +65,7 @@ async def play(
     except EpisodeFailed as error:
         return failed_before_opening(spec, task, error, **identity)
     reason: Reason | None = None
+    charging = charge_to(episode.rollout)
     try:
         # Not isinstance: with a protocol that costs more than a tool call.
         bind = getattr(model, "bind", None)
@@ -79,6 +81,7 @@ async def play(
         episode.finish(Outcome("cancelled"))
         raise
     finally:
+        end_charging(charging)
         await episode.close()
     return episode.finish(outcome)
 

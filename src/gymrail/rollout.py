@@ -165,6 +165,11 @@ class Rollout:
     """US dollars for the model's tokens, those of earlier attempts too; None where no prices are given."""
     earlier_usage: Usage = NO_USAGE
     """Tokens of the attempts before this one, which are not in `usage`."""
+    environment_usage: Usage = NO_USAGE
+    """Tokens of the environment's own models, its judges and simulated users, earlier attempts' included; they are in
+    no limit of the episode."""
+    environment_cost: float = 0.0
+    """US dollars for those, as far as they have prices."""
     earlier_failures: list[Failure] = field(default_factory=list)
     """Why there were attempts before this one, in their order."""
     source: Mapping[str, Any] | None = field(default=None, init=False)
@@ -212,6 +217,8 @@ class Rollout:
         """Keep of the attempt before this one how it failed and what it used up."""
         self.earlier_usage = attempt.earlier_usage.plus(attempt.usage)
         self.earlier_failures = [*attempt.earlier_failures, *([attempt.failure] if attempt.failure else ())]
+        self.environment_usage = attempt.environment_usage.plus(self.environment_usage)
+        self.environment_cost += attempt.environment_cost
         if attempt.cost is not None:
             self.cost = attempt.cost + (self.cost or 0.0)
 
@@ -283,6 +290,8 @@ class Rollout:
             "steps": self.steps,
             **({"cost": self.cost} if self.cost is not None else {}),
             **({"earlier_usage": _usage_row(self.earlier_usage)} if any(self.earlier_usage) else {}),
+            **({"environment_usage": _usage_row(self.environment_usage)} if any(self.environment_usage) else {}),
+            **({"environment_cost": self.environment_cost} if self.environment_cost else {}),
             **({"earlier_failures": list(map(_failure_row, self.earlier_failures))} if self.earlier_failures else {}),
             "timing": _timing_row(self.timing),
             "calls": _call_rows(self.calls),
@@ -326,6 +335,8 @@ class Rollout:
             usage=Usage.from_row(response.get("usage")),
             cost=own.get("cost"),
             earlier_usage=Usage.from_row(own.get("earlier_usage")),
+            environment_usage=Usage.from_row(own.get("environment_usage")),
+            environment_cost=own.get("environment_cost", 0.0),
             earlier_failures=[Failure(**failure) for failure in own.get("earlier_failures", ())],
             timing=Timing(**own["timing"]) if "timing" in own else Timing(started_at=response.get("created_at", 0.0)),
             model=str(response.get("model", "")),

@@ -186,7 +186,7 @@ def test_what_an_earlier_attempt_used_up_is_counted_apart() -> None:
     third.add_earlier(second)
     assert (third.usage, third.earlier_usage) == (Usage(10, 5), Usage(20, 10))
     assert third.cost == pytest.approx(3 * PRICES.cost(Usage(10, 5)))
-    assert finished_of(third).earlier_tokens == 30
+    assert finished_of(third).other_tokens == 30
     check_is_whole(third)
 
 

@@ -218,6 +218,10 @@ def _print_details(out: Console, name: str, row: dict[str, Any]) -> None:
     if row["tokens"]["output"]:
         cached = f" ({row['tokens']['cached']:,} cached)" if row["tokens"]["cached"] else ""
         lines.append(("tokens", f"{row['tokens']['input']:,} in{cached}, {row['tokens']['output']:,} out"))
+    if any(row["environment_tokens"].values()):
+        said = f"{row['environment_tokens']['input']:,} in, {row['environment_tokens']['output']:,} out"
+        paid = f", ${row['environment_cost']:,.6g}" if row["environment_cost"] else ""
+        lines.append(("judges, users", f"{said}{paid}"))
     for title, key in (("seconds", "seconds"), ("of the model", "model_seconds")):
         if row[key]:
             parts = (f"{name} {number(row[key][name])}" for name in ("p50", "p90", "p99", "max"))

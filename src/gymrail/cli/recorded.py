@@ -29,7 +29,7 @@ class Recorded:
     """Where the rollouts' tasks stand whole."""
 
     def rollouts(self) -> Iterator[Rollout]:
-        """Yield the rollouts, each with a key of its own: rows without numbers get them, tasks and repeats in their order.
+        """Yield the rollouts, each with a key of its own: rows without numbers get them in their order.
 
         Raises:
             InputError: `tasks` has not the task of one.

@@ -6,8 +6,8 @@
         await collect(jobs, model, on_rollout=lambda rollout: spending.add(finished_of(rollout)), drain=drain)
     spending.used_up                             # the budget that ended the run, or None
 
-A budget is looked at when a rollout is on disk, so what is in flight then is finished and may go beyond it. What a
-judge spends is not seen here.
+A budget is looked at when a rollout is on disk, so what is in flight then is finished and may go beyond it. Judges and
+simulated users count with the rollout that asked them: their tokens, and dollars where they have prices of their own.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Budget:
     """What a run may take; None is no bound."""
 
     tokens: int | None = None
-    """Input and output tokens, those of failed attempts too."""
+    """Input and output tokens, those of failed attempts, judges and simulated users too."""
     tool_calls: int | None = None
     """Of the recorded attempts."""
     cost: float | None = None
@@ -102,11 +102,11 @@ class Spending:
 
     def _count(self, finished: Finished) -> None:
         usage, cost = finished.usage, finished.cost
-        self.tokens += usage.input_tokens + usage.output_tokens + finished.earlier_tokens
+        self.tokens += usage.input_tokens + usage.output_tokens + finished.other_tokens
         self.tool_calls += sum(tool.calls for tool in finished.tools)
         if cost is None and self._prices is not None:
             cost = self._prices.cost(usage)
-        self._cost.add(cost or 0.0)
+        self._cost.add((cost or 0.0) + finished.environment_cost)
 
     def _look(self) -> None:
         budget = self.budget

@@ -46,7 +46,7 @@ class Tally:
     seconds: float = 0.0
     """Wall time of the episodes, added up."""
     cost: float | None = None
-    """US dollars; None where there are no prices."""
+    """US dollars, those of the environment's own models included; None where there are no prices."""
     tools: dict[str, ToolTally] = field(default_factory=dict)
 
     @property
@@ -68,8 +68,8 @@ class Tally:
         self.input_tokens += finished.usage.input_tokens
         self.output_tokens += finished.usage.output_tokens
         self.seconds += finished.seconds
-        if finished.cost is not None:
-            self.cost = (self.cost or 0.0) + finished.cost
+        if finished.cost is not None or finished.environment_cost:
+            self.cost = (self.cost or 0.0) + (finished.cost or 0.0) + finished.environment_cost
         for use in finished.tools:
             tool = self.tools.get(use.name)
             if tool is None:

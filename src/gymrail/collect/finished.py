@@ -36,8 +36,10 @@ class Finished(NamedTuple):
     tools: tuple[ToolUse, ...] = ()
     cost: float | None = None
     """US dollars, where prices are given; earlier attempts count."""
-    earlier_tokens: int = 0
-    """Input and output tokens of earlier attempts, which are not in `usage`."""
+    other_tokens: int = 0
+    """Input and output tokens that are not in `usage`: of earlier attempts, and of the environment's own models."""
+    environment_cost: float = 0.0
+    """US dollars for the environment's own models."""
 
 
 def finished_of(rollout: Rollout) -> Finished:
@@ -46,10 +48,10 @@ def finished_of(rollout: Rollout) -> Finished:
     assert outcome is not None, "a rollout is finished once it has an outcome"
     failure = outcome.failure.kind if outcome.failure is not None else None
     tools = _tools((call.name, call.seconds) for call in rollout.calls)
-    earlier = rollout.earlier_usage
+    others = (rollout.earlier_usage, rollout.environment_usage)
     return Finished(
         key_of(rollout), outcome.status, rollout.reward, failure, rollout.usage, rollout.timing.total, tools,
-        rollout.cost, earlier.input_tokens + earlier.output_tokens,
+        rollout.cost, sum(usage.input_tokens + usage.output_tokens for usage in others), rollout.environment_cost,
     )  # fmt: skip
 
 
@@ -60,8 +62,8 @@ def finished_of_row(row: Mapping[str, Any]) -> Finished:
         return finished_of(Rollout.from_row(row))
     key = Key(own["environment"], row.get("_ng_task_index", 0), own["task_id"], row.get("_ng_rollout_index", 0))
     failure = own.get("failure")
-    # Few rollouts have this; a resumed run reads millions of rows.
-    earlier = Usage.from_row(own["earlier_usage"]) if "earlier_usage" in own else Usage()
+    # Few rollouts have these; a resumed run reads millions of rows.
+    others = [Usage.from_row(own[name]) for name in ("earlier_usage", "environment_usage") if name in own]
     calls = own.get("calls")
     return Finished(
         key,
@@ -72,7 +74,8 @@ def finished_of_row(row: Mapping[str, Any]) -> Finished:
         (own.get("timing") or {}).get("total", 0.0),
         _tools((call["name"], call.get("seconds", 0.0)) for call in calls) if calls else (),
         own.get("cost"),
-        earlier.input_tokens + earlier.output_tokens,
+        sum(usage.input_tokens + usage.output_tokens for usage in others) if others else 0,
+        own.get("environment_cost", 0.0),
     )
 
 

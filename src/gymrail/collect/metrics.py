@@ -17,7 +17,7 @@ import orjson
 
 from gymrail.collect.estimators import percentiles
 from gymrail.collect.scores import Scores
-from gymrail.rollout import Rollout
+from gymrail.rollout import NO_USAGE, Rollout, Usage
 
 _STATUSES = ("scored", "truncated", "failed", "cancelled")
 ABSENT = "(absent)"
@@ -155,6 +155,8 @@ class _Totals:
     input_tokens: array[int] = field(default_factory=lambda: array("q"))
     output_tokens: array[int] = field(default_factory=lambda: array("q"))
     cached_tokens: int = 0
+    environment_usage: Usage = NO_USAGE
+    environment_cost: float = 0.0
     costs: array[float] = field(default_factory=lambda: array("d"))
     """Of the rollouts that were played with prices."""
     seconds: array[float] = field(default_factory=lambda: array("d"))
@@ -172,6 +174,9 @@ class _Totals:
         self.input_tokens.append(rollout.usage.input_tokens)
         self.output_tokens.append(rollout.usage.output_tokens)
         self.cached_tokens += rollout.usage.cached_tokens
+        if any(rollout.environment_usage):
+            self.environment_usage = self.environment_usage.plus(rollout.environment_usage)
+            self.environment_cost += rollout.environment_cost
         if rollout.cost is not None:
             self.costs.append(rollout.cost)
         self.steps += rollout.steps
@@ -206,6 +211,8 @@ class _Totals:
         self.input_tokens.extend(other.input_tokens)
         self.output_tokens.extend(other.output_tokens)
         self.cached_tokens += other.cached_tokens
+        self.environment_usage = self.environment_usage.plus(other.environment_usage)
+        self.environment_cost += other.environment_cost
         self.costs.extend(other.costs)
         self.seconds.extend(other.seconds)
         self.model_seconds.extend(other.model_seconds)
@@ -232,6 +239,10 @@ class _Totals:
             "tokens": {
                 "input": sum(self.input_tokens), "cached": self.cached_tokens, "output": sum(self.output_tokens),
             },
+            "environment_tokens": {
+                "input": self.environment_usage.input_tokens, "output": self.environment_usage.output_tokens,
+            },
+            "environment_cost": self.environment_cost,
             "tokens_per_rollout": {
                 "input": percentiles(self.input_tokens), "output": percentiles(self.output_tokens),
             },

@@ -24,6 +24,7 @@ from typing import Any
 
 import orjson
 
+from gymrail.charges import charge
 from gymrail.errors import ContextOverflow, ModelError, ToolError
 from gymrail.models.model import Model, ModelRequest
 from gymrail.rollout import text_of
@@ -232,6 +233,7 @@ async def _ask(model: Model, prompt: list[Item], settings: SimulatorSettings) ->
     except (ModelError, ContextOverflow) as error:
         # The model's own retries are used up: asking again here would only multiply them.
         raise SimulatorError(f"The model that plays the simulated user or tool failed: {error}") from error
+    charge(response.usage)
     if response.finish_reason != "stop":
         return "", f"its answer was cut off ({response.finish_reason})"
     if any(item.get("type") == "function_call" for item in response.items):

@@ -19,6 +19,7 @@ from weakref import WeakKeyDictionary
 
 from pydantic import Field, field_validator
 
+from gymrail.charges import charge
 from gymrail.errors import ContextOverflow, InputError, ModelError, VerifierError
 from gymrail.limits import Prices
 from gymrail.models.model import Model, ModelRequest
@@ -185,8 +186,9 @@ class Judge:
         spending = self.spending
         spending.calls += 1
         spending.usage = spending.usage.plus(usage)
-        if self.prices is not None:
-            spending.cost += self.prices.cost(usage)
+        dollars = self.prices.cost(usage) if self.prices is not None else 0.0
+        spending.cost += dollars
+        charge(usage, dollars)
         if self.cost_limit is not None and usage == NO_USAGE:
             raise VerifierError(
                 "The judge's endpoint does not say how many tokens it used, so cost_limit cannot be kept."

@@ -8,10 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gymrail import Environment, Rollout, Task, call, tool
+from gymrail import Environment, Rollout, Task, Verdict, call, tool
 from gymrail.collect.budget import Budget, Spending
+from gymrail.collect.counts import RunCounts
 from gymrail.collect.drain import Drain
-from gymrail.collect.finished import Finished, ToolUse, finished_of
+from gymrail.collect.finished import Finished, ToolUse, finished_of, finished_of_row
 from gymrail.collect.journal import Key
 from gymrail.collect.metrics import aggregate
 from gymrail.collect.runner import Job, Summary, collect
@@ -21,6 +22,9 @@ from gymrail.models.model import ModelRequest, ModelResponse
 from gymrail.models.scripted import ScriptedModel
 from gymrail.rollout import Outcome, Usage
 from gymrail.spec import EnvironmentSpec
+from gymrail.users.simulated import CustomerBrief, SimulatedUser
+from gymrail.verifiers.judge import Judge
+from tests.core.verifiers.judges import EQUAL, Scripted
 
 PRICES = Prices(1.0, 2.0)
 
@@ -45,7 +49,7 @@ class Metered:
     """One call and one answer, at 10 tokens in and 5 out each."""
 
     async def respond(self, request: ModelRequest) -> ModelResponse:
-        script = ScriptedModel([call("add", by=2), "Two."])
+        script = ScriptedModel([call("add", by=2), "Two.", "Two."])
         response = await script.respond(request)
         return ModelResponse(response.items, usage=Usage(10, 5))
 
@@ -176,6 +180,56 @@ def test_attempts_that_were_played_again_are_paid_for() -> None:
     cost = aggregate(rollouts)["overall"]["cost"]
     assert cost["total"] == pytest.approx(spending.cost)
     assert cost["per_rollout"]["max"] == pytest.approx(PRICES.cost(Usage(30, 15)))
+
+
+class Judged(Adder):
+    """Asks a judge, and a simulated user before that; both use 100 tokens in and 10 out for each answer."""
+
+    judge = Judge(Scripted(lambda request: EQUAL), prices=Prices(100.0, 1000.0), swap=("expected_answer", "answer"))
+    user = Scripted(lambda request: "Go on.")
+
+    async def reply(self, rollout: Rollout) -> str | None:
+        if rollout.steps > 2:
+            return None
+        return (
+            await SimulatedUser(self.user, CustomerBrief("Be kind."), seed=self.task.id).respond(rollout.conversation)
+        ).text
+
+    async def verify(self, rollout: Rollout) -> Verdict:  # pyright: ignore[reportIncompatibleMethodOverride]
+        return await self.judge(rollout.final_text, question="How many?", expected_answer="Two")
+
+
+def test_judges_and_simulated_users_count_for_the_run_and_for_no_limit_of_an_episode() -> None:
+    spec = EnvironmentSpec("judged", Judged)
+    drain, rollouts = Drain(), list[Rollout]()
+    spending = Spending(Budget(tokens=1000), drain, PRICES)
+    written: list[Finished] = []
+
+    def count(rollout: Rollout) -> None:
+        rollouts.append(rollout)
+        written.append(finished_of(rollout))
+        spending.add(written[-1])
+
+    jobs = (Job(spec, Task.ask(f"Task {index}"), index) for index in range(9))
+    limits = Limits(token_limit=50, prices=PRICES)
+    asyncio.run(collect(jobs, Metered(), limits=limits, concurrency=2, on_rollout=count, drain=drain))
+    assert [rollout.failure for rollout in rollouts] == [None] * len(rollouts)
+    own, beside = Usage(30, 15), Usage(300, 30)  # the user once; the judge twice, with the answers exchanged
+    assert [(rollout.usage, rollout.environment_usage) for rollout in rollouts] == [(own, beside)] * len(rollouts)
+    assert (spending.used_up, spending.tokens) == ("tokens", len(rollouts) * 375)
+    judged = 2 * Prices(100.0, 1000.0).cost(Usage(100, 10))
+    assert spending.cost == pytest.approx(len(rollouts) * (PRICES.cost(own) + judged))
+    rows = [rollout.to_row() for rollout in rollouts]
+    assert [finished_of_row(row) for row in rows] == written
+    assert [Rollout.from_row(row).to_row() for row in rows] == rows
+    found = aggregate(rollouts)["overall"]
+    assert found["environment_tokens"] == {"input": 300 * len(rollouts), "output": 30 * len(rollouts)}
+    assert found["environment_cost"] == pytest.approx(len(rollouts) * judged)
+    assert found["tokens"]["input"] == 30 * len(rollouts)
+    counts = RunCounts({"judged": 9})
+    for finished in written:
+        counts.add(finished)
+    assert counts.cost == pytest.approx(spending.cost)
 
 
 Make = Callable[..., Rollout]
