@@ -79,6 +79,27 @@ def test_an_environment_names_the_metrics_that_sum_it_up(run, echo: Path, tmp_pa
     assert "key metrics" in run("metrics", tmp_path / "run").stdout
 
 
+def test_metrics_that_break_cost_no_other_number_and_are_said(run, echo: Path, tmp_path: Path) -> None:
+    body = "return {'mean': 1 / (len(rollouts) - 9)}"
+    echo.write_text(f"{echo.read_text()}\n    @classmethod\n    def compute_metrics(cls, rollouts):\n        {body}\n")
+    done = run("rollout", echo, "-m", "oracle", "-n", 9, "--run", tmp_path / "run")
+    assert done.code == 0
+    place = f"{echo}:{len(echo.read_text().splitlines())}"
+    assert f"compute_metrics of echo broke: ZeroDivisionError: division by zero [{place}]" in done.stderr
+    written = json.loads((tmp_path / "run/metrics.json").read_text(encoding="utf-8"))
+    assert written["overall"]["reward"]["mean"] == 1.0
+    shown = run("metrics", tmp_path / "run").stdout
+    assert "compute_metrics broke: ZeroDivisionError" in shown
+
+
+def test_what_an_environment_computes_it_computes_of_its_own_tasks(run, echo: Path, tmp_path: Path) -> None:
+    body = "return {'own': sum(type(rollout.task) is EchoTask for rollout in rollouts)}"
+    echo.write_text(f"{echo.read_text()}\n    @classmethod\n    def compute_metrics(cls, rollouts):\n        {body}\n")
+    run("rollout", echo, "-m", "oracle", "-n", 4, "--run", tmp_path / "run")
+    found = json.loads((tmp_path / "run/metrics.json").read_text(encoding="utf-8"))
+    assert found["environments"]["echo"]["computed"] == {"own": 4}
+
+
 def test_a_file_of_rollouts_is_measured_as_its_run_is(run, runs: list[Path]) -> None:
     whole = json.loads(run("metrics", runs[0], "--json").stdout)
     file = json.loads(run("metrics", runs[0] / "rollouts.jsonl", "--json").stdout)

@@ -176,6 +176,8 @@ def test_ctrl_c_exits_with_130_and_leaves_a_run_that_goes_on(run, echo: Path, tm
     assert f"3 of 6 rollouts are in {folder}" in stderr
     assert f"gymrail {' '.join(arguments)} --resume" in stderr
     interrupted = rows(folder)
+    metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+    assert metrics["overall"]["outcomes"]["scored"] == len(interrupted)
     assert [row["_ng_task_index"] for row in interrupted] == [0, 1, 2]
     (tmp_path / "go").touch()
     assert run(*arguments, "--resume").code == 0

@@ -211,7 +211,12 @@ def _print_details(out: Console, name: str, row: dict[str, Any]) -> None:
         ("environment metrics", "computed"),
     ):
         if row.get(key):
-            lines.append((title, ", ".join(f"{part} {number(value)}" for part, value in row[key].items())))
+            values = (
+                (name, number(value) if isinstance(value, int | float) else value) for name, value in row[key].items()
+            )
+            lines.append((title, ", ".join(f"{name} {value}" for name, value in values)))
+    if "computed_error" in row:
+        lines.append(("environment metrics", f"compute_metrics broke: {row['computed_error']}"))
     if row["tools"]:
         tools = (f"{tool} {entry['calls']} calls{_errors(entry)}" for tool, entry in row["tools"].items())
         lines.append(("tools", ", ".join(tools)))

@@ -195,6 +195,7 @@ def play_plan(
     from gymrail.cli.observation import observing
     from gymrail.cli.output import console, show_warnings
     from gymrail.cli.progress import Progress
+    from gymrail.cli.runs import run_metrics
     from gymrail.collect.event_loop import run_async
     from gymrail.collect.run_directory import RunDirectory
 
@@ -222,6 +223,7 @@ def play_plan(
         if run_async(interruptible(_collect(jobs, playing, folder, progress), playing)):
             typer.echo(f"Interrupted: {progress.share} are in {folder.path}. Go on with:", err=True)
             typer.echo(f"  {_resume_command(folder.path)}", err=True)
+            folder.write_metrics(run_metrics(folder, plan.specs))
             raise typer.Exit(130) from None
         is_unfinished = playing.spending is not None and say_used_up(
             playing.spending, progress, folder.path, _resume_command(folder.path)
@@ -256,6 +258,9 @@ def _report(folder: RunDirectory, specs: list[EnvironmentSpec], progress: Progre
     else:
         out = console()
         print_summary(out, metrics)
+        for name, row in metrics["environments"].items():
+            if "computed_error" in row:
+                typer.echo(f"Warning: compute_metrics of {name} broke: {row['computed_error']}", err=True)
         if progress.effort is not None:
             out.print(f"\n{progress.effort}", markup=False, soft_wrap=True)
         out.print(

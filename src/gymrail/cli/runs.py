@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -87,7 +89,7 @@ def metrics_of(
             kept[rollout.environment].append(rollout)
     result = metrics.result({spec.name: spec.manifest.properties.model_dump() for spec in specs})
     for name, mine in kept.items():
-        result["environments"][name]["computed"] = dict(wanted[name].cls.compute_metrics(mine))
+        result["environments"][name] |= _computed(wanted[name], mine)
     for spec in specs:
         if spec.cls.key_metrics and spec.name in result["environments"]:
             row = result["environments"][spec.name]
@@ -95,6 +97,31 @@ def metrics_of(
     names = ("environment", "kind", "stage", "message", "place", "count")
     result["failures"] = [dict(zip(names, (*key, count), strict=True)) for key, count in failures.most_common()]
     return result
+
+
+def _computed(spec: EnvironmentSpec, rollouts: list[Rollout]) -> dict[str, Any]:
+    """What the environment says of its rollouts or, where its code breaks, why: all other numbers are there without."""
+    from gymrail.errors import EpisodeFailed, guard
+
+    async def compute() -> dict[str, Any]:
+        own = [_with_its_task(spec, rollout) for rollout in rollouts]
+        return await guard("verify", dict, await guard("verify", spec.cls.compute_metrics, own))
+
+    try:
+        return {"computed": asyncio.run(compute())}
+    except EpisodeFailed as error:
+        place = _place(error.failure)
+        return {"computed": {}, "computed_error": f"{error.failure.message}{f' [{place}]' if place else ''}"}
+
+
+def _with_its_task(spec: EnvironmentSpec, rollout: Rollout) -> Rollout:
+    """The rollout with the task as its environment declares it; as it is where the row lacks a field."""
+    from gymrail.errors import InputError
+
+    try:
+        return replace(rollout, task=spec.cls.task_type.from_row(rollout.task.row))
+    except InputError:
+        return rollout
 
 
 def _key_metrics(row: dict[str, Any], names: Iterable[str]) -> dict[str, Any]:
