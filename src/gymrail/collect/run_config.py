@@ -55,8 +55,10 @@ _SECRET_WORDS = frozenset(
 _SECRET_TEXT = re.compile(
     r"(?<=://)[^/@\s]+(?=@)|\b(?:sk-|hf_|Bearer\s+)[\w.~+/-]{8,}"
     r"|(?<=[?&])((?i:(?:[\w-]*[-_])?(?:api_?key|key|token|secret|password|sig)=))[^&#\s,]+"
+    r"|((?:^|\s)--?(?i:(?:[\w-]*[-_])?(?:api-?key|key|token|secret|password))[=\s])[^\s-]\S*"
 )
-"""User and password in an address, a key among its parameters, and the forms that keys have, wherever they stand."""
+"""User and password in an address, a key among its parameters or a program's, and the forms that keys have, wherever
+they stand."""
 
 
 def described(
@@ -143,7 +145,7 @@ def without_secrets(value: Any, name: str = "") -> Any:
         return [without_secrets(item) for item in value]
     if value is None or isinstance(value, bool | int | float):
         return value
-    return _SECRET_TEXT.sub(lambda found: f"{found[1] or ''}{REMOVED}", str(value))
+    return _SECRET_TEXT.sub(lambda found: f"{found[1] or found[2] or ''}{REMOVED}", str(value))
 
 
 def replace_file(file: Path, content: bytes) -> None:

@@ -115,6 +115,8 @@ def test_the_configuration_is_kept_with_versions_and_without_secrets(tmp_path: P
         ("endpoint", "http://host/v1?api_key=abc&x=1", f"http://host/v1?api_key={REMOVED}&x=1"),
         ("endpoint", "http://a/v1?Access-Token=abc,http://b/v1", f"http://a/v1?Access-Token={REMOVED},http://b/v1"),
         ("endpoint", "http://host/v1?monkey=ape", "http://host/v1?monkey=ape"),
+        ("agent", "solve --api-key abc --max-tokens 9", f"solve --api-key {REMOVED} --max-tokens 9"),
+        ("agent", "solve --token=abc --key-file x -v", f"solve --token={REMOVED} --key-file x -v"),
         ("header", "Bearer abcdefghijkl", REMOVED),
         ("arguments", ["--key", "sk-abcdefghijkl"], ["--key", REMOVED]),
     ],

@@ -21,6 +21,8 @@ class Assignment(NamedTuple):
     row: dict[str, Any]
     task_index: int
     repeat: int
+    lost: tuple[str, ...] = ()
+    """Of each worker that was lost while it had the job, why."""
 
 
 class Result(NamedTuple):

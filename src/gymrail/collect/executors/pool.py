@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from gymrail.collect.drain import Drain
 from gymrail.collect.executors.launcher import Launcher, Worker, WorkerLost
 from gymrail.collect.executors.messages import Assignment, Command, Orders, Report, unpack_report
-from gymrail.collect.executors.queue import Queue, Ticket
+from gymrail.collect.executors.queue import Queue, Ticket, add_losses
 from gymrail.collect.executors.setup import Setup
 from gymrail.collect.finished import Finished, finished_of
 from gymrail.collect.journal import JournalError, encode
@@ -220,7 +220,7 @@ class _Pool:
         lost = list(seat.held.values())
         seat.held.clear()
         logger.warning("A worker was lost (%s); another starts, and %d rollouts are played again.", error, len(lost))
-        for ticket in self.queue.put_back(seat.number, lost):
+        for ticket in self.queue.put_back(seat.number, lost, str(error)):
             self._fail(ticket, error)
         finished = self.summary.finished
         seat.losses = seat.losses + 1 if seat.finished_before == finished else 1
@@ -271,8 +271,9 @@ class _Pool:
         message = f"{ticket.losses} workers were lost while they played this rollout, the last one alone ({error})"
         rollout = failed_before_opening(
             job.spec, job.task, EpisodeFailed(Failure("infrastructure", "seed", message)),
-            task_index=job.task_index, repeat=job.repeat, attempt=ticket.losses,
+            task_index=job.task_index, repeat=job.repeat,
         )  # fmt: skip
+        add_losses(rollout, ticket.lost[:-1])
         finished = finished_of(rollout)
         if self.record is not None:
             self.record(encode(rollout), finished)
@@ -321,4 +322,4 @@ class _Pool:
 
 def _assignment(ticket: Ticket) -> Assignment:
     job = ticket.job
-    return Assignment(ticket.number, job.spec.name, job.task.row, job.task_index, job.repeat)
+    return Assignment(ticket.number, job.spec.name, job.task.row, job.task_index, job.repeat, ticket.lost)

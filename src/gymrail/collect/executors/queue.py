@@ -8,12 +8,13 @@ kills its worker every time is thereby found, and no other is blamed for it.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from gymrail.collect.drain import Drain
 from gymrail.collect.runner import Job
-from gymrail.errors import GymrailError
+from gymrail.errors import Failure, GymrailError
+from gymrail.rollout import Rollout
 
 MAX_LOSSES = 3
 """So many workers may be lost with a job; then it has failed."""
@@ -26,8 +27,12 @@ class Ticket:
 
     number: int
     job: Job
-    losses: int = 0
-    """Workers that were lost while they had it."""
+    lost: tuple[str, ...] = ()
+    """Of each worker that was lost while it had the job, why."""
+
+    @property
+    def losses(self) -> int:
+        return len(self.lost)
 
 
 class Queue:
@@ -71,13 +76,17 @@ class Queue:
             taken.append(ticket)
         return taken
 
-    def put_back(self, worker: int, lost: list[Ticket]) -> list[Ticket]:
-        """Take a lost worker's jobs back; return those that have failed."""
+    def put_back(self, worker: int, lost: list[Ticket], reason: str = "unknown") -> list[Ticket]:
+        """Take a lost worker's jobs back; return those that have failed.
+
+        Args:
+            reason: why it was lost.
+        """
         if self._alone_at == worker:
             self._alone_at = None
         failed = []
         for ticket in lost:
-            ticket.losses += 1
+            ticket.lost = (*ticket.lost, reason)
             if ticket.losses >= MAX_LOSSES:
                 failed.append(ticket)
             else:
@@ -103,3 +112,11 @@ class Queue:
             return None
         self._number += 1
         return Ticket(self._number, job)
+
+
+def add_losses(rollout: Rollout, lost: Sequence[str]) -> None:
+    """Count workers that were lost while they had a rollout as its first attempts."""
+    if lost:
+        rollout.attempt += len(lost)
+        losses = (Failure("infrastructure", "seed", f"the worker that had it was lost ({reason})") for reason in lost)
+        rollout.earlier_failures = [*losses, *rollout.earlier_failures]

@@ -18,6 +18,7 @@ from typing import Any
 from gymrail.agents.tool_loop import Agent
 from gymrail.collect.drain import Drain
 from gymrail.collect.executors.messages import Assignment, Note, Report, Result, unpack_orders
+from gymrail.collect.executors.queue import add_losses
 from gymrail.collect.executors.setup import unpack_setup
 from gymrail.collect.finished import finished_of
 from gymrail.collect.journal import encode
@@ -178,7 +179,9 @@ class Station:
                 self._specs[assignment.environment], Task.from_row(assignment.row), error,
                 task_index=assignment.task_index, repeat=assignment.repeat,
             )  # fmt: skip
-        return await self._player.play(job)
+        rollout = await self._player.play(job)
+        add_losses(rollout, assignment.lost)
+        return rollout
 
 
 async def _quietly(close: Any) -> None:

@@ -84,6 +84,11 @@ def test_a_killed_workers_rollouts_are_played_again_and_each_is_recorded_once(
     assert all("killed by SIGKILL" in loss and "and 0 rollouts" not in loss for loss in losses)
     assert ledger.results == asyncio.run(in_process(jobs, NOISY()))
     assert (summary.asked, summary.failed, summary.cancelled) == (300, 0, 0)
+    again = [own for line in ledger.lines.values() if (own := json.loads(line)["gymrail"])["attempt"] > 1]
+    assert again
+    for own in again:
+        assert len(own["earlier_failures"]) == own["attempt"] - 1
+        assert all("was killed by SIGKILL" in failure["message"] for failure in own["earlier_failures"])
 
 
 def test_a_task_that_kills_its_worker_every_time_fails_alone(load: Load) -> None:
@@ -98,6 +103,8 @@ def test_a_task_that_kills_its_worker_every_time_fails_alone(load: Load) -> None
         assert failure["kind"] == "infrastructure"
         assert "3 workers were lost while they played this rollout" in failure["message"]
         assert "SIGSEGV" in failure["message"]
+        own = json.loads(line)["gymrail"]
+        assert (own["attempt"], [one["kind"] for one in own["earlier_failures"]]) == (3, ["infrastructure"] * 2)
     assert sorted(ledger.results.values(), key=str) == sorted([("failed", None)] * 2 + [("scored", 1.0)] * 58, key=str)
     assert (summary.scored, summary.failed) == (58, 2)
 
