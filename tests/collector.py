@@ -14,6 +14,8 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
 )
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
+from tests.serving import stop_serving
+
 
 class Stand:
     """A trace collector and a model endpoint on loopback, in a thread."""
@@ -70,7 +72,7 @@ class Stand:
             self.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
             ready.set()
             await stop.wait()
-            await runner.cleanup()
+            await stop_serving(runner)
 
         def run() -> None:
             with asyncio.Runner(loop_factory=lambda: loop) as runner:

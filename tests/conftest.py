@@ -1,6 +1,10 @@
-"""What the whole suite shares: under GYMRAIL_FORBID_SKIPS=1 a test may skip only for a reason that is agreed on."""
+"""What the whole suite shares: under GYMRAIL_FORBID_SKIPS=1 a test may skip only for a reason that is agreed on, and no
+event loop ends with a connection open."""
 
 import os
+import weakref
+from asyncio import selector_events
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -10,6 +14,36 @@ ALLOWED_SKIP_PREFIXES = ("needs gpu",)
 # How long an example takes says how busy the machine is.
 settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("any machine")
+
+
+_transports: list[weakref.ref[Any]] = []
+_make_transport = selector_events._SelectorTransport.__init__
+
+
+def _make_and_note(transport: Any, *arguments: Any, **options: Any) -> None:
+    _transports.append(weakref.ref(transport))  # before it is made: one that fails half way has its socket all the same
+    _make_transport(transport, *arguments, **options)
+
+
+selector_events._SelectorTransport.__init__ = _make_and_note  # asyncio's own loop; uvloop's has no such class
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown() -> None:
+    """Whoever left a connection open fails, instead of the test in which garbage collection comes upon it."""
+    found = [transport for reference in _transports if (transport := reference()) and _socket_of(transport)]
+    forgotten = [transport for transport in found if transport._loop.is_closed()]
+    _transports[:] = [weakref.ref(transport) for transport in found if not transport._loop.is_closed()]
+    if forgotten:
+        shown = "; ".join(f"{transport!r} of {transport._protocol!r} at {transport._sock}" for transport in forgotten)
+        for transport in forgotten:
+            transport._sock.close()
+            transport._sock = None  # which would warn later on, elsewhere
+        pytest.fail(f"An event loop ended with a connection open: {shown}", pytrace=False)
+
+
+def _socket_of(transport: Any) -> Any:
+    return getattr(transport, "_sock", None) and getattr(transport, "_loop", None) and transport._sock
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -14,6 +14,7 @@ from aiohttp import web
 from gymrail.cli.limits import parse_count, parse_dollars, parse_prices, parse_seconds
 from gymrail.errors import InputError
 from gymrail.limits import Limits, Prices
+from tests.serving import stop_serving
 
 USAGE = {"prompt_tokens": 1000, "completion_tokens": 100, "prompt_tokens_details": {"cached_tokens": 400}}
 COST = (600 * 1.0 + 400 * 0.1 + 100 * 10.0) / 1e6
@@ -89,7 +90,7 @@ def endpoint(tmp_path: Path) -> Iterator[Endpoint]:
         made.url = f"http://127.0.0.1:{runner.addresses[0][1]}/v1"
         ready.set_result((asyncio.get_running_loop(), made.ended))
         await made.ended.wait()
-        await runner.cleanup()
+        await stop_serving(runner)
 
     thread = threading.Thread(target=asyncio.run, args=(serve(),), daemon=True)
     thread.start()

@@ -14,6 +14,8 @@ from typing import Any
 import orjson
 from aiohttp import web
 
+from tests.serving import stop_serving
+
 COMMIT = "a" * 40
 TOKEN = "hf_right"
 
@@ -169,7 +171,7 @@ def serving(hub: StandInHub) -> Iterator[StandInHub]:
         hub.stop = lambda: loop.call_soon_threadsafe(stop.set)  # type: ignore[attr-defined]
         started.set()
         await stop.wait()
-        await runner.cleanup()
+        await stop_serving(runner)
 
     thread = threading.Thread(target=loop.run_until_complete, args=(main(),), daemon=True)
     thread.start()

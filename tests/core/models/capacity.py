@@ -13,6 +13,7 @@ from gymrail.collect.runner import Job, Summary, collect
 from gymrail.models.model import Model
 from gymrail.spec import EnvironmentSpec
 from tests.core.models.endpoint import chat
+from tests.serving import stop_serving
 
 
 class Capacity:
@@ -63,7 +64,7 @@ class Capacity:
     async def stop(self) -> None:
         runner, self._runner = self._runner, None
         if runner is not None:
-            await runner.cleanup()
+            await stop_serving(runner)
 
     async def _models(self, request: web.Request) -> web.Response:
         return web.json_response({"data": [{"id": self.model}]})

@@ -8,6 +8,8 @@ from typing import Any, Literal, Self
 
 from aiohttp import web
 
+from tests.serving import stop_serving
+
 Json = dict[str, Any]
 
 
@@ -63,7 +65,7 @@ class Endpoint:
 
     async def __aexit__(self, *_: object) -> None:
         self._over.set()
-        await self._runner.cleanup()
+        await stop_serving(self._runner)
 
     async def _handle(self, request: web.Request) -> web.StreamResponse:
         text = await request.text()

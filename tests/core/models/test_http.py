@@ -1,6 +1,7 @@
 """The HTTP client: many loops and threads, TLS, proxies, what is retried at once, forks, headers."""
 
 import asyncio
+import contextlib
 import multiprocessing
 import os
 import ssl
@@ -137,6 +138,22 @@ def test_a_request_has_a_limit_of_its_own_and_says_which() -> None:
             await http.close()
 
     asyncio.run(run())
+
+
+@pytest.mark.parametrize("turns", range(6))
+def test_a_request_that_is_given_up_as_its_endpoint_stops_leaves_nothing_open(turns: int) -> None:
+    async def run() -> None:
+        async with Endpoint(lambda _: Answer({})) as endpoint:
+            http = client(endpoint.url)
+            asking = asyncio.create_task(http.get("models", 60))
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            asking.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await asking
+        await http.close()
+
+    asyncio.run(run())  # the suite's own check sees what is open
 
 
 def test_a_redirect_is_an_answer_and_header_names_ignore_case() -> None:
