@@ -69,7 +69,7 @@ interop: $(INSTALLED_DEV) ## play and serve episodes with other people's softwar
 	GYMRAIL_INTEROP=1 $(BIN)/python -m pytest $(PYTEST_ARGS) $(or $(TESTS),tests/interop)
 
 interop-unsloth: $(INSTALLED_DEV) ## train with Unsloth's real trainers on the CPU and compare with TRL; installs Unsloth into .interop once (2 GB)
-	GYMRAIL_INTEROP=1 $(BIN)/python -m pytest $(PYTEST_ARGS) tests/interop/test_unsloth.py
+	GYMRAIL_INTEROP=1 $(BIN)/python -m pytest $(PYTEST_ARGS) $(or $(TESTS),tests/interop/test_unsloth.py tests/interop/test_unsloth_data.py)
 
 interop-nemo-rl: $(INSTALLED_DEV) ## hold NeMo RL's rollouts against TRL's, from a checkout NEMO_RL_SOURCE; installs what it imports once (2 GB)
 	@test -n "$(NEMO_RL_SOURCE)" || { echo "Name a NeMo RL checkout: NEMO_RL_SOURCE=path/to/RL make interop-nemo-rl" >&2; exit 1; }

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from gymrail.cli.export_options import (
+    Against,
     Balance,
     BestOf,
     Dedup,
@@ -32,6 +33,7 @@ from gymrail.cli.export_options import (
     Seed,
     Threshold,
     TopShare,
+    Validation,
 )
 from gymrail.cli.options import AsJson
 
@@ -72,6 +74,8 @@ def sft(
     max_per_task: MaxPerTask = None,
     balance: Balance = None,
     seed: Seed = 0,
+    against: Against = None,
+    validation: Validation = None,
     destination: For = "trl",
     format: Format = None,
     overwrite: Overwrite = False,
@@ -132,6 +136,8 @@ def dpo(
     max_tokens: MaxTokens = None,
     dedup: Dedup = None,
     near_threshold: NearThreshold = 0.8,
+    against: Against = None,
+    validation: Validation = None,
     destination: For = "trl",
     format: Format = None,
     overwrite: Overwrite = False,
@@ -173,6 +179,8 @@ def kto(
     max_per_task: MaxPerTask = None,
     balance: Balance = None,
     seed: Seed = 0,
+    against: Against = None,
+    validation: Validation = None,
     destination: For = "trl",
     format: Format = None,
     overwrite: Overwrite = False,
@@ -206,6 +214,8 @@ def prm(
     outcome: OutcomeOption = None,
     min_steps: MinSteps = None,
     max_steps: MaxSteps = None,
+    against: Against = None,
+    validation: Validation = None,
     destination: For = "trl",
     format: Format = None,
     overwrite: Overwrite = False,
@@ -232,6 +242,8 @@ def rft(
     ] = 1.0,
     min_rollouts: Annotated[int, typer.Option("--min-rollouts", metavar="N", help="Rollouts that a task needs.")] = 2,
     env: Env = None,
+    against: Against = None,
+    validation: Validation = None,
     destination: For = "trl",
     format: Format = None,
     overwrite: Overwrite = False,
@@ -253,6 +265,7 @@ def _export(kind: Kind, given: dict[str, Any]) -> None:
 
     chosen = {option.name: given[option.name] for option in fields(Selection) if option.name in given}
     chosen["environments"] = tuple(given["env"] or ())
+    chosen["benchmarks"] = tuple(map(str, given["against"] or ()))
     if given.get("outcome"):
         chosen["outcomes"] = tuple(given["outcome"])
     summary = export(
@@ -265,11 +278,14 @@ def _export(kind: Kind, given: dict[str, Any]) -> None:
         keep_reasoning=not given.get("drop_reasoning", False),
         overwrite=given["overwrite"],
         processes=given["processes"] or _processes_for(given["runs"]),
+        validation=given["validation"],
     )
     if given["as_json"]:
         print_json(summary)
         return
     typer.echo(f"Wrote {summary['rows']} rows to {summary['output']}")
+    if len(summary["splits"]) > 1:
+        typer.echo("  " + ", ".join(f"{split}: {rows}" for split, rows in summary["splits"].items()))
     for what, count in summary["removed"].items():
         typer.echo(f"  left out, {what}: {count}")
     if "weights" in summary:

@@ -26,7 +26,7 @@ Format = Annotated[
 For = Annotated[
     str, typer.Option("--for", metavar="PROGRAM", help="Who reads the rows: trl, unsloth, sharegpt, nemo-rl or verl.")
 ]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an export that is there.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an export, or a file, that is there.")]
 Processes = Annotated[
     int | None,
     typer.Option(
@@ -54,6 +54,14 @@ MaxMessages = Annotated[
 ]
 MaxTokens = Annotated[
     int | None, typer.Option("--max-tokens", metavar="N", help="Most tokens to keep; needs rollouts with token ids.")
+]
+Against = Annotated[
+    list[Path] | None,
+    typer.Option("--against", metavar="FILE", help="Leave out tasks that share text with this benchmark; repeatable."),
+]
+Validation = Annotated[
+    float | None,
+    typer.Option("--validation", metavar="SHARE", help="Write this share of the tasks as a split of its own."),
 ]
 Dedup = Annotated[str | None, typer.Option("--dedup", metavar="HOW", help="Leave out duplicates: exact or near ones.")]
 NearThreshold = Annotated[

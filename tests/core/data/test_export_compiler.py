@@ -5,7 +5,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import datasets
 import orjson
 import pytest
 
@@ -252,7 +251,9 @@ def test_several_processes_write_the_same_bytes_as_one(run: Run, tmp_path: Path)
     for kind, selection in ((Sft(), Selection()), (Sft(), Selection(best_of=2, dedup="near")), (Dpo(rule="all"), None)):
         made = [
             Path(
-                export([source], tmp_path / f"{count}.jsonl", kind, selection=selection, processes=count)["output"]
+                export(
+                    [source], tmp_path / f"{count}.jsonl", kind, selection=selection, processes=count, overwrite=True
+                )["output"]
             ).read_bytes()
             for count in (1, 2)
         ]
@@ -318,64 +319,6 @@ def test_rft_rows_are_tasks_again_that_recipes_read(run: Run, tmp_path: Path) ->
     }
 
 
-@pytest.mark.parametrize("kind", [Sft(), Sft(per="step"), Dpo(with_margin=True), Kto(), Prm(), Rft()])
-def test_datasets_loads_every_format_with_the_same_rows(
-    run: Run, tmp_path: Path, kind: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
-    datasets.disable_progress_bars()
-    source = run(
-        looked_up("é☃", "X", "right", repeat=0),
-        said("wrong", repeat=1, reward=0.0),
-        looked_up("z", "Z", "also", task="B?", repeat=0),
-        said("no", task="B?", reward=0.0, repeat=1),
-    )
-    written = rows_of(export([source], tmp_path / "jsonl", kind)["output"])
-    for format in ("parquet", "dataset"):
-        export([source], tmp_path / format, kind, format=format)
-    loaded = {
-        "jsonl": datasets.load_dataset(str(tmp_path / "jsonl"), split="train"),
-        "parquet": datasets.load_dataset(str(tmp_path / "parquet"), split="train"),
-        "dataset": datasets.load_from_disk(str(tmp_path / "dataset"))["train"],
-    }
-    assert len(written) >= 2
-    assert loaded["jsonl"].num_rows == len(written)
-    for format in ("parquet", "dataset"):
-        assert [_without_nulls(row) for row in loaded[format]] == written, format
-
-
-def _without_nulls(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _without_nulls(part) for key, part in value.items() if part is not None}
-    return [_without_nulls(part) for part in value] if isinstance(value, list) else value
-
-
-def test_answers_that_look_like_json_stay_text_in_a_dataset(run: Run, tmp_path: Path) -> None:
-    texts = ["42", "007", "1e5", '{"a": 1}', "null", '"quoted"']
-    source = run(*(said(text, task=text) for text in texts))
-    export([source], tmp_path / "out", Sft(), format="dataset")
-    loaded = datasets.load_from_disk(str(tmp_path / "out"))["train"]
-    assert [[entry["content"] for entry in row["messages"]] for row in loaded] == [[text, text] for text in texts]
-
-
-def test_pictures_stay_in_jsonl_and_become_a_column_of_images_in_datasets(run: Run, tmp_path: Path) -> None:
-    pixel = (
-        "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5Er"
-        "kJggg=="
-    )
-    shown = [{"type": "input_image", "detail": "auto", "image_url": pixel}]
-    output = {"type": "function_call_output", "call_id": "c", "output": shown}
-    source = run(rollout(function_call("look_up", "{}", "c"), output, message("A pixel.")), said("none", task="B?"))
-    seen, blind = rows_of(export([source], tmp_path / "jsonl", Sft())["output"])
-    assert seen["messages"][2]["content"][0]["image_url"]["url"] == pixel
-    export([source], tmp_path / "dataset", Sft(), format="dataset")
-    loaded = datasets.load_from_disk(str(tmp_path / "dataset"))["train"]
-    assert loaded[0]["messages"][2]["content"] == [{"type": "image"}]
-    assert [image.size for image in loaded[0]["images"]] == [(1, 1)]
-    assert not loaded[1]["images"]
-    assert "images" not in blind
-
-
 def test_an_empty_selection_says_which_filter_removed_how_many(run: Run, tmp_path: Path) -> None:
     source = run(said("a", reward=0.2), said("b", task="B?", reward=0.4), said("c", task="C?", steps=4))
     with pytest.raises(InputError) as caught:
@@ -390,31 +333,6 @@ def test_an_empty_selection_says_which_filter_removed_how_many(run: Run, tmp_pat
     with pytest.raises(InputError, match=r"There is no judged rollout in .* 1 failed"):
         export([run(said("a", reward=None), name="dead")], tmp_path / "out", Sft())
     assert not (tmp_path / "out").exists()
-
-
-def test_what_is_there_already_is_only_replaced_when_asked_and_an_export(run: Run, tmp_path: Path) -> None:
-    source = run(said("a"))
-    export([source], tmp_path / "out", Sft())
-    with pytest.raises(InputError, match=r"out' exists already; .* --overwrite"):
-        export([source], tmp_path / "out", Sft())
-    export([source], tmp_path / "out", Sft(per="step"), overwrite=True)
-    assert "completion" in rows_of(tmp_path / "out")[0]
-    with pytest.raises(InputError, match=r"is not an export \(export\.json is missing\)"):
-        export([source], source, Sft(), overwrite=True)
-    assert (source / "rollouts.jsonl").exists()
-    (tmp_path / "file").touch()
-    with pytest.raises(InputError, match=r"is a file; name a directory"):
-        export([source], tmp_path / "file", Sft())
-
-
-def test_a_file_is_written_where_one_is_named(run: Run, tmp_path: Path) -> None:
-    source = run(said("a"))
-    export([source], tmp_path / "rows.jsonl", Sft())
-    export([source], tmp_path / "rows.parquet", Sft())
-    assert len(rows_of(tmp_path / "rows.jsonl")) == 1
-    assert sorted(file.name for file in tmp_path.iterdir()) == ["rows.jsonl", "rows.parquet", "run"]
-    with pytest.raises(InputError, match=r"is named as jsonl, and the format is parquet"):
-        export([source], tmp_path / "rows.jsonl", Sft(), format="parquet")
 
 
 @pytest.mark.parametrize(
@@ -454,7 +372,7 @@ def test_a_last_line_that_is_cut_off_is_left_out(run: Run, tmp_path: Path) -> No
     file = tmp_path / "torn.jsonl"
     for end, count in ((-40, 1), (-1, 2)):
         file.write_bytes(whole[:end])
-        assert export([file], tmp_path / "out.jsonl", Sft())["rows"] == count
+        assert export([file], tmp_path / f"{count}.jsonl", Sft())["rows"] == count
 
 
 def test_runs_that_are_not_there_or_named_twice_are_refused(run: Run, tmp_path: Path) -> None:
@@ -484,6 +402,9 @@ def test_a_row_without_tools_of_an_unknown_environment_is_named(run: Run, tmp_pa
         (lambda: Dpo(rule="steps"), "rule is 'steps'. Did you mean 'step'?"),  # pyright: ignore[reportArgumentType]
         (lambda: Dpo(ties="shorter", margin=0.5), "it goes with margin=0"),
         (lambda: Dpo(margin=-1), "margin is -1; it must be at least 0."),
+        (lambda: Dpo(threshold=0.9), "rule is 'best-worst'; it goes with rule='threshold'."),
+        (lambda: Prm(labels="rewards", min_siblings=2), "it goes with labels='siblings'."),
+        (lambda: Selection(dedup="exact", near_threshold=0.5), "dedup is 'exact'; it goes with dedup='near'."),
         (lambda: Sft(per="step", tokens=True), "Token rows are made per rollout"),
         (lambda: Prm(labels="reward"), "labels is 'reward'. Did you mean 'rewards'?"),  # pyright: ignore[reportArgumentType]
         (lambda: Rft(min_pass_rate=0.5, max_pass_rate=0.5), "the lower one first"),

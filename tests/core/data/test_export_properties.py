@@ -68,7 +68,8 @@ def exported(rollout: Rollout, kind: Sft) -> list[dict[str, Any]]:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "rollouts.jsonl"
         file.write_bytes(encode(rollout))
-        content = b"".join(part for part, _ in compile_rows(Plan(open_sources([file]), kind), Path(folder)))
+        parts = compile_rows(Plan(open_sources([file]), kind), Path(folder))
+        content = b"".join(part["train"] for part, _ in parts)
     return [orjson.loads(line) for line in content.splitlines()]
 
 
@@ -96,7 +97,7 @@ def test_a_saved_dataset_holds_the_same_messages(turns: list[list[Item]], text: 
     with tempfile.TemporaryDirectory() as folder:
         rows, saved = Path(folder) / "rows.jsonl", Path(folder) / "saved"
         write_jsonl(made, rows)
-        save_dataset(rows, saved)
+        save_dataset({"train": rows}, saved)
         (row,) = list(datasets.load_from_disk(str(saved))["train"])
     assert _rounded(_without_nulls(row["messages"])) == _rounded(made[0]["messages"])
 

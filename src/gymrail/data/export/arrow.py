@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import base64
 import contextlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -38,29 +40,34 @@ def to_dataset(rows: Iterable[Mapping[str, Any]]) -> Any:
     return datasets.Dataset.from_list([_encoded(row, features) for row in collected], features=features)
 
 
-def save_dataset(rows: Path, folder: Path) -> None:
-    """Write a JSONL file as a saved `datasets.DatasetDict` with the split `train`.
+def save_dataset(rows: Mapping[str, Path], folder: Path) -> None:
+    """Write the JSONL files of splits as a saved `datasets.DatasetDict`.
 
     Raises:
         ImportError: as `to_dataset`.
     """
     datasets = _datasets()
-    with _arrow(rows) as dataset, _quiet():
-        datasets.DatasetDict({"train": dataset}).save_to_disk(str(folder))
+    features = _features_of(rows)
+    with ExitStack() as opened, _quiet():
+        splits = {split: opened.enter_context(_arrow(file, features)) for split, file in rows.items()}
+        datasets.DatasetDict(splits).save_to_disk(str(folder))
 
 
-def save_parquet(rows: Path, file: Path) -> None:
-    """Write a JSONL file as Parquet that `datasets.load_dataset` reads with the same types.
+def save_parquet(rows: Mapping[str, Path]) -> None:
+    """Write Parquet beside the JSONL files of splits, which `datasets.load_dataset` reads with the same types.
 
     Raises:
         ImportError: as `to_dataset`.
     """
-    with _arrow(rows) as dataset, _quiet():
-        dataset.to_parquet(str(file), batch_size=_BATCH)
+    features = _features_of(rows)
+    for file in rows.values():
+        with _arrow(file, features) as dataset, _quiet():
+            dataset.to_parquet(str(file.with_suffix(".parquet")), batch_size=_BATCH)
 
 
-def save_plain_parquet(rows: Path, file: Path) -> None:
-    """Write a JSONL file as Parquet of structs, for programs that read it with pandas and know no JSON columns.
+def save_plain_parquet(rows: Mapping[str, Path]) -> None:
+    """Write Parquet of structs beside the JSONL files of splits, for programs that read it with pandas and know no JSON
+    columns.
 
     Raises:
         InputError: rows have different tools, which one Parquet schema would fill up with nulls.
@@ -68,9 +75,17 @@ def save_plain_parquet(rows: Path, file: Path) -> None:
     """
     _datasets()
     import pyarrow as pa
+
+    schema = pa.schema(_plain_types(list(rows.values()), pa))
+    for file in rows.values():
+        _write_plain(file, schema)
+
+
+def _write_plain(rows: Path, schema: Any) -> None:
+    import pyarrow as pa
     from pyarrow import parquet
 
-    schema = pa.schema(_plain_types(rows, pa))
+    file = rows.with_suffix(".parquet")
     with parquet.ParquetWriter(file, schema) as writer:
         batch: list[Row] = []
         for _, row in read_rows(rows):
@@ -84,12 +99,12 @@ def save_plain_parquet(rows: Path, file: Path) -> None:
             writer.write_table(pa.Table.from_pylist(batch, schema=schema))
 
 
-def _plain_types(rows: Path, pa: Any) -> dict[str, Any]:
+def _plain_types(files: Sequence[Path], pa: Any) -> dict[str, Any]:
     """The Arrow type of each column, from all rows."""
     keys: dict[str, None] = {}
     columns: dict[str, Any] = {}
     first: dict[str, Any] = {}
-    for _, row in read_rows(rows):
+    for _, row in chain.from_iterable(map(read_rows, files)):
         for name, value in row.items():
             first.setdefault(name, value)
             if name in _MESSAGES and isinstance(value, list):
@@ -114,13 +129,12 @@ def _plain_types(rows: Path, pa: Any) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def _arrow(rows: Path) -> Iterator[Any]:
+def _arrow(rows: Path, features: Any) -> Iterator[Any]:
     """The rows of a file as a dataset that lies beside it for as long as it is used."""
     datasets = _datasets()
     from datasets.arrow_writer import ArrowWriter
 
     partial = rows.with_suffix(".arrow")
-    features = _features((row for _, row in read_rows(rows)), has_links=True)
     try:
         with ArrowWriter(features=features, path=str(partial), writer_batch_size=_BATCH) as writer:
             for _, row in read_rows(rows):
@@ -130,6 +144,11 @@ def _arrow(rows: Path) -> Iterator[Any]:
         yield datasets.Dataset.from_file(str(partial))
     finally:
         partial.unlink(missing_ok=True)
+
+
+def _features_of(files: Mapping[str, Path]) -> Any:
+    """The type of each column in the files of all splits, which must have the same."""
+    return _features((row for _, row in chain.from_iterable(map(read_rows, files.values()))), has_links=True)
 
 
 def _features(rows: Iterable[Row], has_links: bool = False) -> Any:

@@ -32,6 +32,7 @@ def summary_of(plan: Plan, counts: Counts, failed: int, version: str) -> dict[st
         "for": plan.destination,
         "gymrail": version,
         "rows": counts.rows,
+        "splits": {split: counts.splits[split] for split in plan.splits},
         "rollouts_read": counts.read,
         "failed_beside_them": failed,
         "removed": dict(counts.removed.most_common()),
@@ -80,14 +81,15 @@ def histogram(counted: Mapping[float, int]) -> list[dict[str, float]]:
     ]
 
 
-def card_of(summary: Mapping[str, Any], data_file: str | None) -> str:
-    """Return the README.md; `data_file` is what `datasets.load_dataset` reads, None for a saved dataset."""
+def card_of(summary: Mapping[str, Any], data_files: Mapping[str, str]) -> str:
+    """Return the README.md; `data_files` by split are what `datasets.load_dataset` reads, none for a saved dataset."""
     licences = sorted({licence for entry in summary["environments"] for licence in entry["licenses"]})
     head: dict[str, Any] = {"tags": ["gymrail", summary["kind"]]}
     if len(licences) == 1:
         head["license"] = licences[0].lower()
-    if data_file is not None:
-        head["configs"] = [{"config_name": "default", "data_files": [{"split": "train", "path": data_file}]}]
+    if data_files:
+        listed = [{"split": split, "path": file} for split, file in data_files.items()]
+        head["configs"] = [{"config_name": "default", "data_files": listed}]
     parts = [
         f"---\n{yaml.safe_dump(head, sort_keys=False)}---",
         f"# {_TITLES[summary['kind']]} from rollouts",
@@ -95,6 +97,7 @@ def card_of(summary: Mapping[str, Any], data_file: str | None) -> str:
         f"(Gymrail {summary['gymrail']}) of {summary['rollouts_read']:,} rollouts. Each row's `lineage` names its run, "
         "rollout, task, and the environment with its version: a hash of its code, verifier included, manifest and "
         "settings.",
+        _section("Splits", ("split", "rows"), summary["splits"].items() if len(summary["splits"]) > 1 else ()),
         _section("Sources", ("run", "rollouts read"), [(s["run"], s["rollouts"]) for s in summary["sources"]]),
         _section(
             "Environments",

@@ -17,6 +17,7 @@ from typing import IO, NamedTuple
 
 import orjson
 
+from gymrail.data.contamination import BenchmarkIndex
 from gymrail.data.export.context import Context, Kind, Row
 from gymrail.data.export.destinations import shape
 from gymrail.data.export.index import Entry, Index, Place, hashed
@@ -25,6 +26,7 @@ from gymrail.data.export.record import Record
 from gymrail.data.export.selection import Selection
 from gymrail.data.export.sources import BLOCK_BYTES, Block, Source, blocks_of
 from gymrail.data.export.work import in_order
+from gymrail.data.splits import Splitter
 from gymrail.spec import EnvironmentSpec
 
 _ROUNDED = 2
@@ -43,6 +45,12 @@ class Plan:
     specs: Mapping[str, EnvironmentSpec] | None = None
     """Environments by name, for the tools of tasks that do not list their own; found by name where absent."""
     processes: int = 1
+    validation: float | None = None
+    """The share of tasks whose rows are written apart; all rows are for training where absent."""
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        return ("train",) if self.validation is None else ("train", "validation")
 
 
 @dataclass
@@ -51,6 +59,8 @@ class Counts:
 
     read: int = 0
     rows: int = 0
+    splits: Counter[str] = field(default_factory=Counter)
+    """Rows by split."""
     removed: Counter[str] = field(default_factory=Counter)
     environments: Counter[tuple[str, str]] = field(default_factory=Counter)
     """Rows by environment and its version."""
@@ -64,6 +74,7 @@ class Counts:
         """Add what another part of the work counted."""
         self.read += other.read
         self.rows += other.rows
+        self.splits.update(other.splits)
         self.removed.update(other.removed)
         self.environments.update(other.environments)
         self.runs.update(other.runs)
@@ -80,22 +91,24 @@ class _Lines(NamedTuple):
 
 
 class _Made(NamedTuple):
-    content: bytes
-    """Rows as JSONL."""
+    content: Mapping[str, bytes]
+    """Rows as JSONL, by split."""
     counts: Counts
 
 
-def compile_rows(plan: Plan, folder: Path) -> Iterator[tuple[bytes, Counts]]:
-    """Yield rows as JSONL, in pieces, each with what was counted for it.
+def compile_rows(plan: Plan, folder: Path) -> Iterator[tuple[Mapping[str, bytes], Counts]]:
+    """Yield rows as JSONL by split, in pieces, each with what was counted for it.
 
     Args:
         folder: where the index lies while this runs.
 
     Raises:
-        InputError: a line is no rollout, or an environment that is needed is not there.
+        InputError: a line is no rollout, an environment that is needed is not there, or a benchmark cannot be read.
         TokenError: token rows are asked for and a rollout carries no tokens.
     """
     start = functools.partial(_State, plan)
+    if plan.processes > 1:
+        start()  # what is wrong with a benchmark is said here, before a process breaks on it
     if not (plan.kind.by_task or plan.selection.compares):
         blocks = (block for source in plan.sources for block in blocks_of(source))
         yield from in_order(_export_block, start, blocks, plan.processes)
@@ -109,8 +122,8 @@ def compile_rows(plan: Plan, folder: Path) -> Iterator[tuple[bytes, Counts]]:
         blocks = (block for store in stores for block in store.blocks())
         for entries, counts in in_order(_index_block, start, blocks, plan.processes):
             index.add(entries)
-            yield b"", counts
-        yield b"", Counts(removed=index.select(plan.selection))
+            yield {}, counts
+        yield {}, Counts(removed=index.select(plan.selection))
         places = index.tasks() if plan.kind.by_task else ([place] for place in index.places())
         groups = (_Lines([stores[place.source].line(place) for place in group]) for group in places)
         yield from in_order(_export_groups, start, _batches(groups), plan.processes)
@@ -122,6 +135,10 @@ class _State:
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
         self.context = Context(plan.sources, plan.specs, keep_reasoning=plan.keep_reasoning)
+        benchmarks, share = plan.selection.benchmarks, plan.validation
+        # Every process reads the benchmarks itself: the index is made of hashes that only one process understands.
+        self.benchmarks = BenchmarkIndex.read(map(Path, benchmarks)) if benchmarks else None
+        self.splitter = None if share is None else Splitter({"train": 1 - share, "validation": share})
 
     def records(self, block: Block, counts: Counts) -> Iterator[tuple[Record, int, int]]:
         """Yield what one rollout by itself is not left out for, with its offset and length."""
@@ -134,7 +151,7 @@ class _State:
             record = Record.parse(line, source.file, number, source.number)
             counts.read += 1
             counts.runs[source.name] += 1
-            why = self.plan.selection.removed_by(record)
+            why = self.plan.selection.removed_by(record) or self._in_benchmark(record)
             if why is None:
                 yield record, place, len(line)
             else:
@@ -142,17 +159,24 @@ class _State:
 
     def made(self, groups: Iterable[Sequence[Record]], counts: Counts) -> _Made:
         """The rows of some rollouts, or of some tasks' rollouts."""
-        plan, context, lines = self.plan, self.context, []
+        plan, context = self.plan, self.context
+        parts: dict[str, list[bytes]] = {}
         for records in groups:
+            lines = parts.setdefault("train" if self.splitter is None else self.splitter.split_of(records[0].asked), [])
             for made in plan.kind.rows(records, context):
                 row = shape(made, plan.kind, plan.destination, context)
                 if row is not None:
                     lines.append(orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE))
                     _count(made, counts)
-        counts.rows += len(lines)
+        counts.splits.update({split: len(lines) for split, lines in parts.items()})
+        counts.rows += sum(map(len, parts.values()))
         counts.removed.update(context.removed)
         context.removed.clear()
-        return _Made(b"".join(lines), counts)
+        return _Made({split: b"".join(lines) for split, lines in parts.items()}, counts)
+
+    def _in_benchmark(self, record: Record) -> str | None:
+        overlap = self.benchmarks.overlap(record.asked) if self.benchmarks else None
+        return None if overlap is None else f"shares text with {overlap.benchmark}"
 
 
 def _export_block(state: _State, block: Block) -> _Made:

@@ -2,7 +2,7 @@
 
 trl        messages, tools; prompt, chosen, rejected; prompt, completion, label; prompt, completions, labels
 unsloth    the same: it trains with TRL's trainers
-sharegpt   conversations of `from` and `value`, all text: what Unsloth's `standardize_data_formats` takes, and others
+sharegpt   conversations of `from` and `value`, all text: what Unsloth's `standardize_sharegpt` takes, and others
 nemo-rl    SFT: OpenAI format. DPO: context and completions by rank. RFT: NeMo Gym rows with agent and tools
 verl       Parquet. SFT: messages, tools. DPO: three texts, for its reward model's dataset. RFT: prompts with their task
 """

@@ -68,6 +68,10 @@ class Dpo:
         for name, allowed in _CHOICES.items():
             if getattr(self, name) not in allowed:
                 raise InputError(f"{name} is {getattr(self, name)!r}. {did_you_mean(getattr(self, name), allowed)}")
+        if self.rule != "threshold" and self.threshold != Dpo.threshold:
+            raise InputError(
+                f"threshold is {self.threshold!r}, and rule is {self.rule!r}; it goes with rule='threshold'."
+            )
         if not 0 <= self.margin < math.inf:
             raise InputError(f"margin is {self.margin!r}; it must be at least 0.")
         if self.ties == "shorter" and (self.margin > 0 or self.rule == "step"):

@@ -105,6 +105,12 @@ class Record:
         return task_row_of(self.row)
 
     @property
+    def asked(self) -> Mapping[str, Any]:
+        """What is the same in all rollouts of the task; another program's row does not tell the task's fields from the
+        verdict's, so of it the request alone."""
+        return self.task_row if self.own else {"responses_create_params": self.parameters}
+
+    @property
     def instructions(self) -> str | None:
         return self.parameters.get("instructions")
 

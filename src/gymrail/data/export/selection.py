@@ -33,6 +33,9 @@ class Selection:
     """Chat messages, the prompt's included."""
     max_tokens: int | None = None
     """Tokens of the longest model call with its prompt; needs rollouts that carry token ids."""
+    benchmarks: tuple[str, ...] = ()
+    """JSONL files; tasks that share 13 words in a row with one of them are left out, as `gymrail data split` finds
+    them."""
     dedup: Dedup | None = None
     """`exact`: what was said is the same. `near`: the texts' five-word shingles are as alike as `near_threshold`. The
     first in the files' order is kept."""
@@ -65,6 +68,10 @@ class Selection:
             value = getattr(self, name)
             if value is not None and not 0 < value <= 1:
                 raise InputError(f"{name} is {value!r}; it must be above 0 and at most 1.")
+        if self.dedup != "near" and self.near_threshold != Selection.near_threshold:
+            raise InputError(
+                f"near_threshold is {self.near_threshold!r}, and dedup is {self.dedup!r}; it goes with dedup='near'."
+            )
         for low, high in (("min_reward", "max_reward"), ("min_steps", "max_steps")):
             a, b = getattr(self, low), getattr(self, high)
             if a is not None and b is not None and not a <= b:

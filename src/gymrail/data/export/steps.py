@@ -37,6 +37,8 @@ class Prm:
             raise InputError(f"labels is {self.labels!r}. {did_you_mean(self.labels, SOURCES)}")
         if self.min_siblings < 1:
             raise InputError(f"min_siblings is {self.min_siblings!r}; it must be at least 1.")
+        if self.labels == "rewards" and self.min_siblings > 1:
+            raise InputError(f"min_siblings is {self.min_siblings!r}; it goes with labels='siblings'.")
 
     @property
     def columns(self) -> tuple[str, ...]:

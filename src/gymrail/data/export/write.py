@@ -7,6 +7,7 @@ import shutil
 import sqlite3
 import tempfile
 from collections.abc import Iterable, Mapping
+from contextlib import ExitStack
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,7 @@ def export(
     specs: Mapping[str, EnvironmentSpec] | None = None,
     overwrite: bool = False,
     processes: int = 1,
+    validation: float | None = None,
 ) -> dict[str, Any]:
     """Write training rows made of rollouts, and return the summary that stands in the export.
 
@@ -54,8 +56,10 @@ def export(
         format: jsonl, parquet or dataset (a saved `datasets.DatasetDict`); the destination's first by default.
         keep_reasoning: keep the model's reasoning.
         specs: environments by name, for the tools of tasks that do not list their own; found by name where absent.
-        overwrite: replace an export that is there.
+        overwrite: replace an export, or a file of rows, that is there.
         processes: how many work at once.
+        validation: the share of tasks whose rows become the split `validation`. Which ones is told by what a task asks,
+            as `gymrail data split` tells it: no task is in both, and later rollouts of it go where it is.
 
     Raises:
         InputError: a run, a line or a setting is wrong, the output is there already, or no row came out; the text says
@@ -65,26 +69,26 @@ def export(
     target, selection = Path(output), selection or Selection()
     chosen = format_for(destination, kind, _format_of(target, format))
     check_selection(kind, selection)
-    plan = Plan(open_sources(map(Path, runs)), kind, selection, destination, keep_reasoning, specs, processes)
+    _check_share(validation, target)
+    sources = open_sources(map(Path, runs))
+    plan = Plan(sources, kind, selection, destination, keep_reasoning, specs, processes, validation)
     _refuse_existing(target, overwrite)
+    if any(target.resolve() == source.file.resolve() for source in sources):
+        raise InputError(f"'{target}' is read and cannot be written; name another file.")
     scratch = _scratch_beside(target)
     try:
-        counts = Counts()
-        rows = scratch / "train.jsonl"
-        with rows.open("wb") as file:
-            for content, more in compile_rows(plan, scratch):
-                file.write(content)
-                counts.add(more)
+        rows, counts = _write_rows(plan, scratch)
         failed = sum(count_lines(source.failures) for source in plan.sources)
         if not counts.rows:
             raise InputError(why_empty(plan, counts, failed))
+        _refuse_empty_split(plan, counts)
         summary = summary_of(plan, counts, failed, metadata.version("gymrail"))
-        data_file = _convert(rows, chosen, destination)
+        data_files = _convert(rows, chosen, destination)
         if target.suffix in _FILES:
-            os.replace(scratch / str(data_file), target)
+            os.replace(scratch / data_files["train"], target)
             return {**summary, "output": str(target), "format": chosen}
         summary |= {"format": chosen}
-        (scratch / "README.md").write_text(card_of(summary, data_file), encoding="utf-8")
+        (scratch / "README.md").write_text(card_of(summary, data_files), encoding="utf-8")
         (scratch / SUMMARY).write_bytes(orjson.dumps(summary, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
         if target.exists():
             shutil.rmtree(target)
@@ -108,6 +112,37 @@ def check_selection(kind: Kind, selection: Selection) -> None:
         refuse(selection, ("min_reward", "max_reward", "dedup"), "it would change the pass rates")
 
 
+def _write_rows(plan: Plan, folder: Path) -> tuple[dict[str, Path], Counts]:
+    """Write each split's rows as JSONL; return the files, and what was counted."""
+    counts = Counts()
+    files = {split: folder / f"{split}.jsonl" for split in plan.splits}
+    with ExitStack() as opened:
+        streams = {split: opened.enter_context(file.open("wb")) for split, file in files.items()}
+        for content, more in compile_rows(plan, folder):
+            for split, lines in content.items():
+                streams[split].write(lines)
+            counts.add(more)
+    return files, counts
+
+
+def _check_share(validation: float | None, target: Path) -> None:
+    if validation is None:
+        return
+    if not 0 < validation < 1:
+        raise InputError(f"validation is {validation!r}; it must be above 0 and below 1.")
+    if target.suffix in _FILES:
+        raise InputError(f"'{target}' is one file, and a validation split is another; name a directory.")
+
+
+def _refuse_empty_split(plan: Plan, counts: Counts) -> None:
+    for split in plan.splits:
+        if not counts.splits[split]:
+            raise InputError(
+                f"None of {counts.rows} rows falls to {split} with validation={plan.validation!r}, since the rows of a "
+                "task stay together; export more tasks, or choose another share."
+            )
+
+
 def _format_of(target: Path, wanted: str | None) -> str | None:
     """The format that a file's name asks for."""
     named = _FILES.get(target.suffix)
@@ -120,6 +155,8 @@ def _refuse_existing(target: Path, overwrite: bool) -> None:
     if target.suffix in _FILES:
         if target.is_dir():
             raise InputError(f"'{target}' is a directory; name a file, or a directory without that ending.")
+        if target.exists() and not overwrite:
+            raise InputError(f"'{target}' exists already; name another file, or replace it with --overwrite.")
         return
     if not target.exists():
         return
@@ -146,16 +183,16 @@ def _scratch_beside(target: Path) -> Path:
     return scratch
 
 
-def _convert(rows: Path, format: str, destination: str) -> str | None:
-    """Turn the JSONL file into the format; return the name of the data file, None for a saved dataset."""
+def _convert(rows: Mapping[str, Path], format: str, destination: str) -> dict[str, str]:
+    """Turn the splits' JSONL files into the format; return the names of the data files, none for a saved dataset."""
     if format == "jsonl":
-        return rows.name
-    file = rows.with_suffix(".parquet")
+        return {split: file.name for split, file in rows.items()}
     if format == "dataset":
-        arrow.save_dataset(rows, rows.parent)
+        arrow.save_dataset(rows, rows["train"].parent)
     elif destination == "verl":
-        arrow.save_plain_parquet(rows, file)
+        arrow.save_plain_parquet(rows)
     else:
-        arrow.save_parquet(rows, file)
-    rows.unlink()
-    return file.name if format == "parquet" else None
+        arrow.save_parquet(rows)
+    for file in rows.values():
+        file.unlink()
+    return {split: file.with_suffix(".parquet").name for split, file in rows.items()} if format == "parquet" else {}
