@@ -23,7 +23,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from gymrail.data.content import NoSuchField, texts_of
+from gymrail.data.content import NoSuchField, question_of, texts_of
 from gymrail.data.hash_table import HashTable
 from gymrail.data.rows import Problem, read_raw
 from gymrail.errors import InputError
@@ -92,11 +92,14 @@ class BenchmarkIndex:
         """Return what a row shares with a benchmark.
 
         Raises:
-            NoSuchField: the row has none of the fields that the index was made for.
+            NoSuchField: the row has none of the fields that the index was made for, or nothing that it asks.
         """
         first, where = "", -1
         shared = total = 0
-        for text in dict.fromkeys(texts_of(values, self._fields)):
+        texts = texts_of(values, self._fields)
+        if not texts and question_of(values) is None:
+            raise NoSuchField("has no prompt and no question; say which field is compared: --field NAME")
+        for text in dict.fromkeys(texts):
             words = words_of(text)
             if len(words) < SHORTEST:
                 total += 1

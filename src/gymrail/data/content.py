@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import takewhile
 from typing import Any
 
 from gymrail.data.hash_table import hash64
@@ -11,11 +12,17 @@ from gymrail.errors import GymrailError
 
 QUESTION_FIELDS = ("question", "problem", "prompt", "instruction", "query", "task", "input", "text")
 """Where rows without a prompt have their question."""
+TALK_FIELDS = ("messages", "prompt", "context", "conversations")
+"""Where rows of exports and of other programs' chat data have their conversation."""
 ANSWER_FIELDS = ("expected_answer", "answer", "expected_result", "ground_truth", "solution", "label")
 
 
 class NoSuchField(GymrailError):
     """A row lacks the field that it is asked for."""
+
+    def __init__(self, message: str, field: str | None = None) -> None:
+        super().__init__(message)
+        self.field = field
 
 
 def row_hash(values: Mapping[str, Any]) -> int:
@@ -27,22 +34,26 @@ def content_hash(values: Mapping[str, Any]) -> int:
     """Return a hash of what is asked and what the answer is, whatever the capitals, the blanks and the other fields.
 
     A row without an answer is its whole self: environments that ask one question of many states tell them apart by it.
+    Of a row that holds a conversation, as an export's do, it is how that begins, so all answers to it go together.
     """
+    opening = _opening_of(values)
+    if opening is not None:
+        return hash64(_plain(opening))
     question, answer = question_of(values), answer_of(values)
     if question is None or answer is None:
         return row_hash({key: value for key, value in values.items() if key != "agent_ref"})
-    plain = " ".join(question.casefold().split())
-    return hash64(b"\0".join((plain.encode("utf-8", "surrogatepass"), dump_row({"": answer}))))
+    return hash64(b"\0".join((_plain(question), dump_row({"": answer}))))
 
 
 def question_of(values: Mapping[str, Any]) -> str | None:
-    """Return all that the prompt says, pictures included; without a prompt, the question's field."""
+    """Return all that the prompt says, pictures included; without a prompt, how the conversation begins, or the
+    question's field."""
     parameters = values.get("responses_create_params")
     prompt = parameters.get("input") if isinstance(parameters, Mapping) else None
     if prompt:
         return prompt if isinstance(prompt, str) else "\n".join(_strings(prompt))
-    found = next((values[name] for name in QUESTION_FIELDS if isinstance(values.get(name), str)), None)
-    return found
+    begins = "\n".join(text for speaker, text in _until_answered(_talk_of(values)))
+    return begins or next((values[name] for name in QUESTION_FIELDS if isinstance(values.get(name), str)), None)
 
 
 def answer_of(values: Mapping[str, Any]) -> Any:
@@ -67,6 +78,7 @@ def texts_of(values: Mapping[str, Any], fields: Sequence[str] = ()) -> list[str]
             raise NoSuchField(f"has no text in {' or '.join(repr(name) for name in fields)}")
         return found
     texts = list(_user_texts(values))
+    texts += [text for speaker, text in _talk_of(values) if speaker in ("user", "human")]
     texts += [text for name in QUESTION_FIELDS if isinstance(text := values.get(name), str)]
     return texts
 
@@ -97,6 +109,36 @@ def _user_texts(values: Mapping[str, Any]) -> Iterator[str]:
             for part in content if isinstance(content, list) else ():
                 if isinstance(part, Mapping) and isinstance(text := part.get("text"), str):
                     yield text
+
+
+def _opening_of(values: Mapping[str, Any]) -> str | None:
+    """How a row's conversation begins, up to the first answer; of an exported row that is text alone, its task's id."""
+    if "responses_create_params" in values:
+        return None
+    turns = list(_until_answered(_talk_of(values)))
+    if turns:
+        return "\n".join(f"{speaker}: {text}" for speaker, text in turns)
+    lineage = values.get("lineage")
+    origin = lineage.get("chosen", lineage) if isinstance(lineage, Mapping) else None
+    task = origin.get("task") if isinstance(origin, Mapping) else None
+    return task if isinstance(task, str) and task else None
+
+
+def _talk_of(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Speaker and text of each turn of a conversation in chat or ShareGPT form."""
+    talk = next((values[name] for name in TALK_FIELDS if isinstance(values.get(name), list)), ())
+    for turn in talk:
+        if isinstance(turn, Mapping):
+            said = turn.get("content") if "content" in turn else turn.get("value")
+            yield str(turn.get("role") or turn.get("from") or ""), "\n".join(_strings(said))
+
+
+def _until_answered(turns: Iterable[tuple[str, str]]) -> Iterator[tuple[str, str]]:
+    return takewhile(lambda turn: turn[0] not in ("assistant", "gpt"), turns)
+
+
+def _plain(text: str) -> bytes:
+    return " ".join(text.casefold().split()).encode("utf-8", "surrogatepass")
 
 
 def _strings(value: Any) -> Iterator[str]:

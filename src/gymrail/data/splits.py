@@ -81,7 +81,7 @@ class Splitter:
             group = lookup(values, self.by)
             if group is None:
                 hint = did_you_mean(self.by, [name for name in values if name != "responses_create_params"])
-                raise NoSuchField(f"the row lacks it, and rows are grouped by it. {hint}")
+                raise NoSuchField(f"the row lacks it, and rows are grouped by it. {hint}", self.by)
             key = dump_sorted({"": group})
         digest = hashlib.blake2b(self._seed + key, digest_size=8).digest()
         place = int.from_bytes(digest) / 2**64
@@ -187,7 +187,7 @@ class _Writing:
             try:
                 self._add(found)
             except NoSuchField as error:
-                bad.add([found.problem(str(error), self._splitter.by)], found)
+                bad.add([found.problem(str(error), error.field)], found)
 
     def _add(self, row: RawRow) -> None:
         split, report = self._splitter.split_of(row.values), self.report

@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from gymrail import Rollout, Task
+from gymrail.data.contamination import BenchmarkIndex
 from gymrail.data.export import Dpo, Kto, Prm, Rft, Selection, Sft, export
 from gymrail.data.splits import split_files
 from gymrail.errors import InputError
@@ -106,6 +107,44 @@ def test_rollouts_of_another_program_go_by_what_was_asked_and_not_by_their_verdi
     }
     assert not asked["train"] & asked["validation"]
     assert len(asked["train"] | asked["validation"]) == 60
+
+
+EXPORTS = [(kind, "trl") for kind in KINDS] + [(Sft(), "sharegpt"), (Dpo(), "nemo-rl"), (Dpo(rule="step"), "trl")]
+
+
+@pytest.mark.parametrize(("kind", "destination"), EXPORTS)
+def test_an_export_that_is_split_afterwards_keeps_its_tasks_together_too(
+    source: Path, tmp_path: Path, kind: Any, destination: str
+) -> None:
+    export([source], tmp_path / "out", kind, destination=destination)
+    split_files([tmp_path / "out/train.jsonl"], tmp_path / "split", {"train": 0.6, "validation": 0.4})
+    tasks = [{task_of(row) for row in rows} for rows in by_split(tmp_path / "split").values()]
+    assert not tasks[0] & tasks[1]
+    assert len(tasks[0] | tasks[1]) == 60
+
+
+@pytest.mark.parametrize(("kind", "destination"), [(Sft(), "trl"), (Sft(), "sharegpt"), (Kto(), "trl")])
+def test_what_a_benchmark_holds_is_found_in_an_export_s_conversations(
+    tmp_path: Path, kind: Any, destination: str
+) -> None:
+    benchmark = tmp_path / "bench.jsonl"
+    benchmark.write_bytes(orjson.dumps({"problem": ASKED}) + b"\n")
+    source = write_run(tmp_path / "run", said("3", task=f"Now: {ASKED}"), *(said("A", task=task) for task in TASKS))
+    export([source], tmp_path / "out", kind, destination=destination)
+    index = BenchmarkIndex.read([benchmark])
+    found = [index.overlap(row) for row in rows_of(tmp_path / "out")]
+    assert [overlap is not None for overlap in found] == [True] + [False] * 60
+
+
+def test_rows_that_ask_nothing_are_bad_where_a_benchmark_is_looked_for(tmp_path: Path) -> None:
+    rows = [{"question": f"{number}?"} for number in range(50)] + [{"tokens": [1, number]} for number in range(20)]
+    file, benchmark = tmp_path / "rows.jsonl", tmp_path / "bench.jsonl"
+    file.write_bytes(b"".join(orjson.dumps(row) + b"\n" for row in rows))
+    benchmark.write_bytes(orjson.dumps({"problem": ASKED}) + b"\n")
+    index = BenchmarkIndex.read([benchmark])
+    with pytest.raises(InputError, match=r"rows\.jsonl, line \d\d: has no prompt and no question; .* --field NAME"):
+        split_files([file], tmp_path / "out", {"train": 0.5, "validation": 0.5}, benchmarks=index)
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("format", ["jsonl", "parquet", "dataset"])

@@ -18,6 +18,7 @@ from typing import IO, NamedTuple
 import orjson
 
 from gymrail.data.contamination import BenchmarkIndex
+from gymrail.data.content import NoSuchField
 from gymrail.data.export.context import Context, Kind, Row
 from gymrail.data.export.destinations import shape
 from gymrail.data.export.index import Entry, Index, Place, hashed
@@ -175,7 +176,10 @@ class _State:
         return _Made({split: b"".join(lines) for split, lines in parts.items()}, counts)
 
     def _in_benchmark(self, record: Record) -> str | None:
-        overlap = self.benchmarks.overlap(record.asked) if self.benchmarks else None
+        try:
+            overlap = self.benchmarks.overlap(record.asked) if self.benchmarks else None
+        except NoSuchField:  # it asks nothing, so there is nothing to share
+            return None
         return None if overlap is None else f"shares text with {overlap.benchmark}"
 
 
