@@ -14,10 +14,11 @@ This process needs neither NeMo RL nor a GPU; see `place` for how NeMo RL is fou
 
 from __future__ import annotations
 
+import math
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -103,21 +104,34 @@ def write_inputs(recipe: Recipe, specs: Sequence[EnvironmentSpec], source: Path)
 
 def _export(recipe: Recipe, specs: Sequence[EnvironmentSpec], folder: Path) -> dict[str, Path]:
     from gymrail.data.export import Dpo, Selection, Sft, export
-    from gymrail.data.export.write import SUMMARY
+    from gymrail.data.export.made import is_export, open_export
 
     sources = [Path(source) for source in recipe.data]
-    ready = [source for source in sources if (source / SUMMARY).is_file() or source.suffix == ".jsonl"]
+    ready = [source for source in sources if is_export(source) or source.suffix == ".jsonl"]
     if ready:
         if len(sources) > 1:
             raise InputError(
                 "data: NeMo RL reads one export; name one, or the run directories that it is to be made of."
             )
+        summary = open_export(ready[0], recipe.algorithm, ("nemo-rl",)) if is_export(ready[0]) else {}
+        _refuse_filters(recipe, ready[0], {**summary.get("selection", {}), **summary.get("settings", {})})
         return {"train": (ready[0] / "train.jsonl" if ready[0].is_dir() else ready[0]).resolve()}
     kind = Sft() if recipe.algorithm == "sft" else Dpo(margin=recipe.margin)
     selection = Selection(min_reward=recipe.min_reward) if recipe.algorithm == "sft" else Selection()
     known = {spec.name: spec for spec in specs} or None
     export(sources, folder, kind, selection=selection, destination="nemo-rl", specs=known, overwrite=True)
     return {"train": folder / "train.jsonl"}
+
+
+def _refuse_filters(recipe: Recipe, source: Path, asked: Mapping[str, float]) -> None:
+    """NeMo RL reads rows as they are, so what the recipe asks of them must have been asked when they were exported."""
+    for name, none in (("min_reward", "null"), ("margin", "0")):
+        wanted = getattr(recipe, name)
+        if wanted and not asked.get(name, -math.inf) >= wanted:
+            raise InputError(
+                f"{name} is {wanted!r}, and NeMo RL trains on all rows of '{source}', which were not chosen by it; "
+                f"export with --{name.replace('_', '-')} {wanted:g}, or set {name}={none}."
+            )
 
 
 def _run(recipe: Recipe, place: Place, path: Path, check_only: bool) -> None:

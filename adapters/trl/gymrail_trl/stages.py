@@ -4,7 +4,6 @@ run directory."""
 from __future__ import annotations
 
 import copy
-import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +17,7 @@ from gymrail.collect.run_directory import ROLLOUTS, RunDirectory
 from gymrail.collect.runner import Job, collect
 from gymrail.data.export import preference_rows, sft_rows, to_dataset
 from gymrail.data.export.conversation import fingerprint
-from gymrail.data.export.write import SUMMARY
+from gymrail.data.export.made import is_export
 from gymrail.data.overlong import Overlong
 from gymrail.episode import Limits
 from gymrail.errors import GymrailError, InputError
@@ -29,6 +28,7 @@ from gymrail.recipe import Recipe
 from gymrail.recipe_mixture import plain_mixture_of
 from gymrail.spec import EnvironmentSpec
 from gymrail_trl.as_sampled import prepared, train_as_sampled
+from gymrail_trl.exported import exported_rows
 from gymrail_trl.processes import count, is_first, open_run, rank, take_over, wait
 from gymrail_trl.tiny import TinyShape, make_tiny_policy
 
@@ -159,31 +159,24 @@ def scores_of(run: RunDirectory, specs: Sequence[EnvironmentSpec]) -> dict[str, 
 
 
 def rows_from(recipe: Recipe, specs: Sequence[EnvironmentSpec], sources: Iterable[str], algorithm: str) -> Any:
-    """Read run directories, exports and JSONL files of rows into one dataset.
+    """Read run directories, exports and files of rows into one dataset.
 
     Raises:
-        InputError: a source does not exist, or nothing in them can be trained on.
+        InputError: a source does not exist, is an export of another kind, or nothing in them can be trained on.
     """
     rows: list[dict[str, Any]] = []
     known = {spec.name: spec for spec in specs} or None
     for source in sources:
         path = Path(source)
-        if (path / SUMMARY).is_file():
-            path = path / "train.jsonl"
-            if not path.is_file():
-                raise InputError(f"data: '{source}' is an export in another format; recipes read --format jsonl.")
-        if path.is_dir():
+        if path.is_dir() and not is_export(path):
             rollouts = RunDirectory.open(path).rollouts()
             if algorithm == "sft":
                 rows += sft_rows(rollouts, specs=known, min_reward=recipe.min_reward)
             else:
                 pairs = map(_to_first_turn, preference_rows(rollouts, specs=known, margin=recipe.margin))
                 rows += (pair for pair in pairs if fingerprint(pair["chosen"][0]) != fingerprint(pair["rejected"][0]))
-        elif path.is_file():
-            with path.open(encoding="utf-8") as lines:
-                rows += (json.loads(line) for line in lines if line.strip())
         else:
-            raise InputError(f"data: '{source}' is neither a run directory, an export nor a JSONL file.")
+            rows += exported_rows(path, algorithm, min_reward=recipe.min_reward, margin=recipe.margin)
     if not rows:
         raise InputError(
             f"data: nothing in {list(sources)} can be trained on with min_reward={recipe.min_reward}, "

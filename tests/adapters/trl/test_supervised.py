@@ -21,6 +21,7 @@ from gymrail.recipe import Recipe
 from gymrail.registry import find
 from gymrail_trl.stages import rows_from
 from gymrail_trl.train import train
+from tests.core.data.recorded import said, write_run
 
 
 def collected(path: Path, name: str, noise: float, repeats: int = 1, tasks: int = 32) -> str:
@@ -109,9 +110,52 @@ def test_an_export_trains_as_the_run_does_that_it_was_made_of(tmp_path: Path, al
     rows = rows_from(recipe, [], [str(tmp_path / "export")], algorithm).remove_columns("lineage")
 
     assert rows.to_list() == rows_from(recipe, [], [data], algorithm).to_list() != []
-    export([data], tmp_path / "saved", kind, format="dataset")
-    with pytest.raises(InputError, match="is an export in another format"):
-        rows_from(recipe, [], [str(tmp_path / "saved")], algorithm)
+    for format in ("dataset", "parquet"):
+        export([data], tmp_path / format, kind, selection=selection, format=format)
+        read = rows_from(recipe, [], [str(tmp_path / format)], algorithm)
+        assert read.remove_columns("lineage").to_list() == rows.to_list()
+        assert read["lineage"] == rows_from(recipe, [], [str(tmp_path / "export")], algorithm)["lineage"]
+
+
+def test_a_recipe_asks_its_own_reward_of_an_export_too(tmp_path: Path) -> None:
+    run = write_run(
+        tmp_path / "run", *(said(f"{reward}", reward=reward, repeat=n) for n, reward in enumerate([0.0, 0.4, 1.0]))
+    )
+    export([run], tmp_path / "sft", Sft())
+    export([run], tmp_path / "dpo", Dpo(rule="all"))
+
+    def rows(algorithm: str, **fields: Any) -> list[dict[str, Any]]:
+        source = str(tmp_path / algorithm)
+        made = Recipe.model_validate({"name": "t", "algorithm": algorithm, "model": "tiny", "data": [source], **fields})
+        return rows_from(made, [], [source], algorithm).to_list()
+
+    assert [row["messages"][-1]["content"] for row in rows("sft")] == ["0.0", "0.4", "1.0"]
+    assert [row["messages"][-1]["content"] for row in rows("sft", min_reward=0.4)] == ["0.4", "1.0"]
+    assert len(rows("dpo")) == 3
+    assert [[row[side][0]["content"] for side in ("chosen", "rejected")] for row in rows("dpo", margin=0.5)] == [
+        ["1.0", "0.0"],
+        ["1.0", "0.4"],
+    ]
+
+
+def test_what_a_recipe_cannot_train_on_is_named(tmp_path: Path) -> None:
+    data = collected(tmp_path / "data", "word_math", noise=0.5, repeats=4, tasks=8)
+    export([data], tmp_path / "pairs", Dpo())
+    export([data], tmp_path / "theirs", Sft(), destination="nemo-rl")
+    (tmp_path / "plain.jsonl").write_text('{"messages": [], "tools": []}\n', encoding="utf-8")
+
+    def refused(source: str, **fields: Any) -> str:
+        made = Recipe.model_validate({"name": "t", "algorithm": "sft", "model": "tiny", "data": [source], **fields})
+        with pytest.raises(InputError) as caught:
+            rows_from(made, [], [str(tmp_path / source)], "sft")
+        return str(caught.value)
+
+    assert "is an export of dpo rows for trl, and sft needs sft rows for trl or unsloth: gymrail export sft" in refused(
+        "pairs"
+    )
+    assert "is an export of sft rows for nemo-rl" in refused("theirs")
+    assert "neither a run directory, an export nor a file of rows" in refused("nowhere.jsonl")
+    assert "has no reward in its lineage" in refused("plain.jsonl", min_reward=1.0)
 
 
 def test_pairs_for_dpo_end_with_the_answer_in_which_they_part(tmp_path: Path) -> None:
