@@ -53,6 +53,34 @@ def test_an_empty_selection_exits_with_2_and_says_why(run, played: Path, tmp_pat
     assert done.code == 2
     assert "Removed by: reward below 2: 96" in done.stderr
     assert run("export", "sft", "no_such_run", "-o", tmp_path / "out").code == 2
+    unknown = run("export", "sft", played, "-o", tmp_path / "out", "--env", "word_math", "--env", "tresure_hunt")
+    assert unknown.code == 2
+    assert "No run holds the environment 'tresure_hunt'. Did you mean 'treasure_hunt'?" in unknown.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_validation_split_and_a_benchmark_are_said_and_written(run, played: Path, tmp_path: Path) -> None:
+    benchmark = tmp_path / "bench.jsonl"
+    asked = json.loads((played / "rollouts.jsonl").read_text(encoding="utf-8").splitlines()[0])
+    benchmark.write_text(json.dumps({"question": asked["responses_create_params"]["input"]}), encoding="utf-8")
+    done = run(
+        "export",
+        "sft",
+        played,
+        "-o",
+        tmp_path / "out",
+        "--validation",
+        "0.3",
+        "--against",
+        benchmark,
+        "--env",
+        "word_math",
+    )
+    assert done.code == 0, done.stderr
+    split = json.loads((tmp_path / "out/export.json").read_bytes())["splits"]
+    assert f"train: {split['train']}, validation: {split['validation']}" in done.stdout
+    assert f"shares text with {benchmark}: 4" in done.stdout
+    assert {file.name for file in (tmp_path / "out").glob("*.jsonl")} == {"train.jsonl", "validation.jsonl"}
 
 
 def test_the_example_of_the_documentation_runs(played: Path, tmp_path: Path, capsys, monkeypatch) -> None:

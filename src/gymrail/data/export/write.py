@@ -6,7 +6,7 @@ import os
 import shutil
 import sqlite3
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from importlib import metadata
 from pathlib import Path
@@ -20,9 +20,9 @@ from gymrail.data.export.compiler import Counts, Plan, compile_rows
 from gymrail.data.export.context import Kind
 from gymrail.data.export.destinations import format_for
 from gymrail.data.export.selection import Selection, refuse
-from gymrail.data.export.sources import count_lines, open_sources
+from gymrail.data.export.sources import Source, count_lines, open_sources
 from gymrail.data.jsonl import reason_of
-from gymrail.errors import InputError
+from gymrail.errors import InputError, did_you_mean
 from gymrail.spec import EnvironmentSpec
 
 SUMMARY = "export.json"
@@ -71,6 +71,7 @@ def export(
     check_selection(kind, selection)
     _check_share(validation, target)
     sources = open_sources(map(Path, runs))
+    _check_environments(selection.environments, sources)
     plan = Plan(sources, kind, selection, destination, keep_reasoning, specs, processes, validation)
     _refuse_existing(target, overwrite)
     if any(target.resolve() == source.file.resolve() for source in sources):
@@ -123,6 +124,14 @@ def _write_rows(plan: Plan, folder: Path) -> tuple[dict[str, Path], Counts]:
                 streams[split].write(lines)
             counts.add(more)
     return files, counts
+
+
+def _check_environments(names: Iterable[str], sources: Sequence[Source]) -> None:
+    """Check that the runs know the environments that are asked for; files and old runs do not say which they hold."""
+    known = sorted({name for source in sources for name in source.versions})
+    for name in names if all(source.versions for source in sources) else ():
+        if name not in known:
+            raise InputError(f"No run holds the environment {name!r}. {did_you_mean(name, known)}")
 
 
 def _check_share(validation: float | None, target: Path) -> None:
