@@ -12,6 +12,7 @@ from gymrail import Outcome, Rollout, Task
 from gymrail.data.export import Dpo, Kto, Prm, Rft, Selection, Sft, export
 from gymrail.data.profiled import read_profiled
 from gymrail.errors import InputError
+from gymrail.messages import reasoning_item
 from gymrail.models.model import function_call, message
 from gymrail.task import Item
 from gymrail.tokens import TokenError
@@ -153,6 +154,26 @@ def test_token_rows_are_as_sampled_and_can_be_cut_by_length(run: Run, tmp_path: 
     ]
     summary = export([source], tmp_path / "cut", Sft(tokens=True), selection=Selection(max_tokens=4))
     assert summary["removed"] == {"more than 4 tokens": 1}
+
+
+def test_token_rows_per_step_are_the_model_calls_one_by_one(run: Run, tmp_path: Path) -> None:
+    call = sampled(function_call("look_up", "{}", "c"), [1, 2], [3, 4])
+    heard = {"type": "function_call_output", "call_id": "c", "output": "x"}
+    source = run(rollout(call, heard, sampled(message("A"), [1, 2, 3, 4, 9], [5])))
+    rows = rows_of(export([source], tmp_path / "out", Sft(per="step", tokens=True))["output"])
+    assert [(row["input_ids"], row["labels"], row["lineage"]["step"]) for row in rows] == [
+        ([1, 2, 3, 4], [-100, -100, 3, 4], 0),
+        ([1, 2, 3, 4, 9, 5], [-100] * 5 + [5], 1),
+    ]
+
+
+def test_a_rollout_that_only_thought_is_no_row_once_its_reasoning_is_dropped(run: Run, tmp_path: Path) -> None:
+    source = run(rollout(reasoning_item("Hm.")), said("A", task="B?"))
+    assert export([source], tmp_path / "kept", Sft())["rows"] == 2
+    for kind in (Sft(), Sft(per="step"), Kto(), Prm()):
+        summary = export([source], tmp_path / "out", kind, keep_reasoning=False, overwrite=True)
+        assert summary["rows"] == 1, kind
+        assert sum(summary["removed"].values()) == 1, kind
 
 
 def test_rollouts_without_tokens_are_named_where_tokens_are_asked_for(run: Run, tmp_path: Path) -> None:
@@ -405,7 +426,6 @@ def test_a_row_without_tools_of_an_unknown_environment_is_named(run: Run, tmp_pa
         (lambda: Dpo(threshold=0.9), "rule is 'best-worst'; it goes with rule='threshold'."),
         (lambda: Prm(labels="rewards", min_siblings=2), "it goes with labels='siblings'."),
         (lambda: Selection(dedup="exact", near_threshold=0.5), "dedup is 'exact'; it goes with dedup='near'."),
-        (lambda: Sft(per="step", tokens=True), "Token rows are made per rollout"),
         (lambda: Prm(labels="reward"), "labels is 'reward'. Did you mean 'rewards'?"),  # pyright: ignore[reportArgumentType]
         (lambda: Rft(min_pass_rate=0.5, max_pass_rate=0.5), "the lower one first"),
     ],

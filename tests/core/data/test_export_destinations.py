@@ -3,11 +3,12 @@
 from pathlib import Path
 from typing import Any
 
+import datasets
 import pyarrow.parquet as pq
 import pytest
 
 from gymrail import Rollout
-from gymrail.data.export import Dpo, Kto, Rft, Sft, export
+from gymrail.data.export import Dpo, Kto, Prm, Rft, Sft, export
 from gymrail.errors import InputError
 from gymrail.models.model import message
 from tests.core.data.recorded import TOOL, Run, looked_up, rollout, rows_of, said, write_run
@@ -93,6 +94,36 @@ def test_rollouts_with_different_tools_are_refused_only_where_they_cannot_lie_in
     assert not (tmp_path / "verl").exists()
     for destination in ("trl", "nemo-rl", "sharegpt"):
         assert export([mixed], tmp_path / destination, Sft(), destination=destination)["rows"] == 2
+
+
+PROGRAMS = {
+    "unsloth": (Sft(), Sft(per="step"), Dpo(), Kto(), Prm(), Rft()),
+    "sharegpt": (Sft(), Sft(per="step"), Dpo()),
+    "nemo-rl": (Sft(), Sft(per="step"), Dpo(), Rft()),
+    "verl": (Sft(), Sft(per="step"), Dpo(), Rft()),
+}
+
+
+@pytest.mark.parametrize(
+    ("destination", "kind"), [(program, kind) for program, kinds in PROGRAMS.items() for kind in kinds]
+)
+def test_datasets_loads_what_is_written_for_every_program(
+    source: Path, tmp_path: Path, destination: str, kind: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
+    datasets.disable_progress_bars()
+    summary = export([source], tmp_path / "out", kind, destination=destination)
+    loaded: Any = datasets.load_dataset(str(tmp_path / "out"), split="train")
+    assert loaded.num_rows == summary["rows"] > 0
+    file = tmp_path / "out" / f"train.{summary['format']}"
+    written = rows_of(file) if file.suffix == ".jsonl" else pq.read_table(file).to_pylist()
+    assert [_without_nulls(row) for row in loaded] == [_without_nulls(row) for row in written]
+
+
+def _without_nulls(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_nulls(part) for key, part in value.items() if part is not None}
+    return [_without_nulls(part) for part in value] if isinstance(value, list) else value
 
 
 @pytest.mark.parametrize(

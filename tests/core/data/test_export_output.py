@@ -44,8 +44,7 @@ def test_datasets_loads_every_format_with_the_same_rows(
         "dataset": datasets.load_from_disk(str(tmp_path / "dataset"))["train"],
     }
     assert len(written) >= 2
-    assert loaded["jsonl"].num_rows == len(written)
-    for format in ("parquet", "dataset"):
+    for format in loaded:
         assert [_without_nulls(row) for row in loaded[format]] == written, format
 
 

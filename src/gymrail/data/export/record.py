@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -184,7 +184,20 @@ class Record:
         Raises:
             TokenError: there are none, or they contradict each other.
         """
-        calls = (item for item in self.output if item.get("generation_token_ids"))
+        return self._chains(item for item in self.output if item.get("generation_token_ids"))
+
+    def calls(self) -> Iterator[TokenSequence]:
+        """Yield each model call by itself: what it was prompted with, and what it sampled.
+
+        Raises:
+            TokenError: as `chains`.
+        """
+        self.chains()
+        for item in self.output:
+            if item.get("generation_token_ids"):
+                yield from self._chains([item])
+
+    def _chains(self, calls: Iterable[Item]) -> list[TokenSequence]:
         model = str((self.row.get("response") or {}).get("model", ""))
         return chains_of(calls, f"{self.file}, line {self.number}: rollout {self.id}", model)
 

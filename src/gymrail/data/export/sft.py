@@ -23,13 +23,12 @@ class Sft:
     everything before it."""
     tokens: bool = False
     """`input_ids` and `labels` instead: exactly the sampled tokens are trained on, all others have the label -100. A
-    rollout whose history was rewritten gives one row per stretch that was sampled in one piece."""
+    rollout whose history was rewritten gives one row per stretch that was sampled in one piece; with `step`, each model
+    call is a row, after the very tokens that it was prompted with."""
 
     def __post_init__(self) -> None:
         if self.per not in ("rollout", "step"):
             raise InputError(f"per is {self.per!r}. {did_you_mean(self.per, ('rollout', 'step'))}")
-        if self.tokens and self.per == "step":
-            raise InputError("Token rows are made per rollout; leave out per='step'.")
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -46,8 +45,10 @@ class Sft:
         for record in records:
             lineage = context.lineage(record)
             if self.tokens:
-                for chain in record.chains():
-                    yield {"input_ids": chain.input_ids, "labels": chain.labels, "lineage": lineage}
+                yield from self._token_rows(record, lineage)
+                continue
+            if not context.keep_reasoning and not context.answers(record):  # its reasoning was all it said
+                context.removed["the model never spoke"] += 1
                 continue
             messages, tools = context.messages(record), context.tools(record)
             if self.per == "rollout":
@@ -60,3 +61,11 @@ class Sft:
                     "tools": tools,
                     "lineage": {**lineage, "step": step},
                 }
+
+    def _token_rows(self, record: Record, lineage: Row) -> Iterator[Row]:
+        if self.per == "rollout":
+            for chain in record.chains():
+                yield {"input_ids": chain.input_ids, "labels": chain.labels, "lineage": lineage}
+            return
+        for step, call in enumerate(record.calls()):
+            yield {"input_ids": call.input_ids, "labels": call.labels, "lineage": {**lineage, "step": step}}
