@@ -25,6 +25,7 @@ import orjson
 
 from gymrail.data.bad_rows import BAD_ROWS, MAX_ERRORS, BadRows
 from gymrail.data.folder import output_directory
+from gymrail.data.overlaps import SplitOverlaps
 from gymrail.data.prompts import Prompt, PromptError
 from gymrail.data.rows import Problem, RawRow, RowCheck, dump_row, read_raw
 from gymrail.data.shown_answers import ShownAnswers
@@ -76,6 +77,8 @@ class Prepared:
     sources: list[dict[str, Any]] = field(default_factory=list)
     splits: dict[str, dict[str, Any]] = field(default_factory=dict)
     bad_rows: int = 0
+    overlaps: list[dict[str, Any]] = field(default_factory=list)
+    """How many rows of one split another has too."""
     warnings: list[str] = field(default_factory=list)
 
     def to_json(self) -> dict[str, Any]:
@@ -83,6 +86,7 @@ class Prepared:
             "splits": self.splits,
             "sources": self.sources,
             "bad_rows": self.bad_rows,
+            "overlaps": self.overlaps,
             "warnings": self.warnings,
         }
 
@@ -116,16 +120,20 @@ def prepare(
         bad = BadRows(show=max_errors, skipped_to=folder / BAD_ROWS if skip_bad else None)
         made = Prepared()
         total = 0
+        splits = list(dict.fromkeys(source.split for source in sources))
+        overlaps = SplitOverlaps(splits)
         try:
-            for split in dict.fromkeys(source.split for source in sources):
+            for split in splits:
                 chosen = [source for source in sources if source.split == split]
-                total += _write_split(chosen, split, folder, made, bad, agent_name, with_tools)
+                total += _write_split(chosen, split, folder, made, bad, overlaps, agent_name, with_tools)
         finally:
             bad.close()
         if not skip_bad:
             bad.refuse(total)
         _refuse_empty(made)
         made.bad_rows = bad.rows
+        made.overlaps = overlaps.to_json()
+        made.warnings += overlaps.warnings()
         (folder / REPORT).write_bytes(_pretty(made.to_json()))
     return made
 
@@ -154,6 +162,7 @@ def _write_split(
     folder: Path,
     made: Prepared,
     bad: BadRows,
+    overlaps: SplitOverlaps,
     agent_name: str,
     with_tools: bool,
 ) -> int:
@@ -163,7 +172,7 @@ def _write_split(
     with path.open("wb", buffering=1 << 20) as file:
         for source in sources:
             writer = _SourceWriter(source, agent_name.replace("{environment}", source.spec.name), with_tools)
-            writer.run(file, digest, statistics, bad)
+            writer.run(file, digest, statistics, bad, overlaps)
             total += writer.read
             made.sources.append(writer.report())
             made.warnings += writer.warnings
@@ -197,7 +206,9 @@ class _SourceWriter:
     def warnings(self) -> list[str]:
         return self._shown.warnings() if self._shown else []
 
-    def run(self, file: IO[bytes], digest: Any, statistics: RowStatistics, bad: BadRows) -> None:
+    def run(
+        self, file: IO[bytes], digest: Any, statistics: RowStatistics, bad: BadRows, overlaps: SplitOverlaps
+    ) -> None:
         source, repeats = self._source, self._source.repeats
         for found in itertools.islice(_rows(source), source.limit):
             self.read += 1
@@ -212,6 +223,7 @@ class _SourceWriter:
                 continue
             values, line = made
             statistics.add(values, repeats)
+            overlaps.add(source.split, values)
             lines = line * repeats
             file.write(lines)
             digest.update(lines)

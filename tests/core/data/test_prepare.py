@@ -186,6 +186,20 @@ def test_a_prompt_that_shows_the_answer_is_warned_about(make_quiz: MakeQuiz, tmp
     assert prepare([Source(quiz, "train", file, fine)], tmp_path / "fine").warnings == []
 
 
+def test_rows_that_two_splits_share_are_warned_about_and_counted(make_quiz: MakeQuiz, tmp_path: Path) -> None:
+    quiz = make_quiz("quiz", 0)
+    train = write(tmp_path / "train.jsonl", task("Who?"), task("What?"), task("Where?"), task("Where?"))
+    held_out = write(tmp_path / "held.jsonl", task("  WHO? ", extra=1), task("What?", "B"), task("When?"))
+    splits = [Source(quiz, "train", train, repeats=2), Source(quiz, "validation", held_out)]
+    made = prepare(splits, tmp_path / "out")
+    assert made.overlaps == [{"split": "validation", "also_in": "train", "rows": 1}]
+    (warning,) = made.warnings
+    assert "1 rows of validation ask the same as rows of train" in warning
+    assert orjson.loads((tmp_path / "out/prepare.json").read_bytes())["overlaps"] == made.overlaps
+    alone = prepare(splits[:1], tmp_path / "one")  # what stands twice in one split is not held out
+    assert (alone.overlaps, alone.warnings) == ([], [])
+
+
 def test_a_manifest_names_the_prompt_of_a_dataset(make_quiz: MakeQuiz, tmp_path: Path) -> None:
     made = make_quiz("quiz", prompt="prompt.yaml")
     folder = tmp_path / "quiz"
