@@ -331,8 +331,9 @@ def test_rft_rows_are_tasks_again_that_recipes_read(run: Run, tmp_path: Path) ->
     assert task.task.responses_create_params["input"] == "Mixed?"
     (row,) = rows_of(summary["output"])
     assert row["_profile"]["pass_rate"] == 0.5
-    assert len(row["lineage"]["rollouts"]) == 4
-    assert set(row) == {"responses_create_params", "_profile", "lineage"}
+    assert len(row["_lineage"]["rollouts"]) == 4
+    assert set(row) == {"responses_create_params", "_profile", "_lineage"}
+    assert task.task.id == row["_lineage"]["task"]
     assert summary["removed"] == {
         "tasks that pass at 1 or more often": 1,
         "tasks that pass at 0 or less often": 1,

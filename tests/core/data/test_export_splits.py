@@ -36,7 +36,8 @@ def by_split(folder: Path) -> dict[str, list[dict[str, Any]]]:
 
 
 def task_of(row: dict[str, Any]) -> str:
-    return row["lineage"].get("chosen", row["lineage"])["task"]
+    lineage = row.get("lineage") or row["_lineage"]
+    return lineage.get("chosen", lineage)["task"]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -54,19 +55,19 @@ def test_no_task_is_on_both_sides_and_every_kind_puts_it_on_the_same(source: Pat
 
 
 def test_a_task_is_where_gymrail_data_split_puts_it(source: Path, tmp_path: Path) -> None:
-    export([source], tmp_path / "tasks", Rft())
-    split_files([tmp_path / "tasks/train.jsonl"], tmp_path / "split", {"train": 0.7, "validation": 0.3})
     export([source], tmp_path / "out", Rft(), validation=0.3)
+    export([source], tmp_path / "tasks", Rft())
     rows = [orjson.loads(line) for line in (source / "rollouts.jsonl").read_bytes().splitlines()]
     (tmp_path / "raw.jsonl").write_bytes(
         b"".join(orjson.dumps({"responses_create_params": row["responses_create_params"]}) + b"\n" for row in rows)
     )
-    split_files([tmp_path / "raw.jsonl"], tmp_path / "raw", {"train": 0.7, "validation": 0.3})
-    exported, split = (
+    for name, file in (("raw", "raw.jsonl"), ("split", "tasks/train.jsonl")):
+        split_files([tmp_path / file], tmp_path / name, {"train": 0.7, "validation": 0.3})
+    exported, raw, split = (
         {row["responses_create_params"]["input"] for row in by_split(tmp_path / name)["validation"]}
-        for name in ("out", "raw")
+        for name in ("out", "raw", "split")
     )
-    assert exported == split != set()
+    assert exported == raw == split != set()
 
 
 def test_tasks_that_ask_the_same_go_together_whatever_their_ids_are(tmp_path: Path) -> None:

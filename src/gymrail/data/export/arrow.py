@@ -184,7 +184,7 @@ def _features(rows: Iterable[Row], has_links: bool = False) -> Any:
 def _feature(name: str, value: Any, types: tuple[Any, Any, Any]) -> Any:
     """The type of a column that holds no messages, told by its name and a value."""
     json, of, single = types
-    if name == "lineage":
+    if name in ("lineage", "_lineage"):
         return {key: _feature("lineage" if isinstance(part, dict) else key, part, types) for key, part in value.items()}
     if isinstance(value, bool):
         return single("bool")

@@ -35,6 +35,7 @@ _KINDS: dict[str, tuple[str, ...]] = {
     "verl": ("sft", "dpo", "rft"),
 }
 _FORMATS: dict[str, tuple[str, ...]] = {"nemo-rl": ("jsonl",), "verl": ("parquet",), "sharegpt": ("jsonl", "parquet")}
+TASK_LINEAGE = "_lineage"
 _FROM = {"system": "system", "user": "human", "tool": "human", "assistant": "gpt"}
 
 
@@ -117,6 +118,11 @@ def _to_ranks(row: Row, _: Context) -> Row:
     }
 
 
+def _to_task(row: Row, _: Context) -> Row:
+    """The lineage begins with `_`, so that the task has the id that it had: rollouts of it still belong to it."""
+    return {**{name: value for name, value in row.items() if name != "lineage"}, TASK_LINEAGE: row["lineage"]}
+
+
 def _to_gym(row: Row, context: Context) -> Row:
     environment = row[PROFILE]["environment"]
     parameters = dict(row["responses_create_params"])
@@ -126,7 +132,7 @@ def _to_gym(row: Row, context: Context) -> Row:
         tools = responses_tools(context.environments.tools_named(environment))
         parameters["tools"] = [{"strict": False, **tool} for tool in tools]
     agent = row.get("agent_ref") or {"type": "responses_api_agents", "name": environment}
-    return {**row, "responses_create_params": parameters, "agent_ref": agent}
+    return {**_to_task(row, context), "responses_create_params": parameters, "agent_ref": agent}
 
 
 def _to_verl(row: Row, context: Context) -> Row | None:
@@ -202,6 +208,8 @@ def _as_json(value: Any) -> str:
 
 
 _SHAPES: dict[tuple[str, str], Callable[[Row, Context], Row | None]] = {
+    ("trl", "rft"): _to_task,
+    ("unsloth", "rft"): _to_task,
     ("sharegpt", "sft"): _to_sharegpt,
     ("sharegpt", "dpo"): _to_sharegpt_pair,
     ("nemo-rl", "sft"): _to_openai,
