@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from gymrail.data.content import content_hash
+from gymrail.data.content import content_hash, row_hash
 from gymrail.data.hash_table import HashTable
 
 
@@ -18,11 +18,16 @@ class SplitOverlaps:
         self._tables = {split: HashTable() for split in splits} if len(splits) > 1 else {}
         self._counts: Counter[tuple[str, str]] = Counter()
 
-    def add(self, split: str, values: Mapping[str, Any]) -> None:
-        """Look for a row's task in the other splits, and remember it."""
+    def add(self, split: str, values: Mapping[str, Any], *, is_generated: bool = False) -> None:
+        """Look for a row's task in the other splits, and remember it.
+
+        Args:
+            is_generated: the row is its task and nothing else, so another field is another task: one question about
+                another database. In files, fields beside question and answer are mostly ids and notes.
+        """
         if not self._tables:
             return
-        key = content_hash(values)
+        key = row_hash(values) if is_generated else content_hash(values)
         for other, table in self._tables.items():
             if other != split and key in table:
                 self._counts[split, other] += 1

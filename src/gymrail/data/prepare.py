@@ -62,6 +62,10 @@ class Source:
         return next((entry for entry in self.spec.manifest.datasets if entry.split == self.split), None)
 
     @property
+    def is_generated(self) -> bool:
+        return self.path is None and ((entry := self.entry) is None or entry.source == "generator")
+
+    @property
     def place(self) -> str:
         """The file, or the name of the dataset."""
         if self.path is not None:
@@ -147,12 +151,11 @@ def _check_source(source: Source) -> None:
     if entry is None and not source.spec.is_generated:
         splits = [entry.split for entry in source.spec.manifest.datasets]
         raise InputError(f"{source.spec.name} has no split {source.split!r}. {did_you_mean(source.split, splits)}")
-    is_made = entry is None or entry.source == "generator"
-    if is_made and source.limit is None and (entry is None or entry.size is None):
+    if source.is_generated and source.limit is None and (entry is None or entry.size is None):
         raise InputError(
             f"{source.spec.name} generates as many {source.split} tasks as asked for; say how many: --limit N."
         )
-    if is_made and source.prompt is not None:
+    if source.is_generated and source.prompt is not None:
         raise InputError(f"{source.spec.name} generates tasks that have their prompts; a prompt config is for files.")
 
 
@@ -223,7 +226,7 @@ class _SourceWriter:
                 continue
             values, line = made
             statistics.add(values, repeats)
-            overlaps.add(source.split, values)
+            overlaps.add(source.split, values, is_generated=source.is_generated)
             lines = line * repeats
             file.write(lines)
             digest.update(lines)
@@ -314,7 +317,7 @@ def _rows(source: Source) -> Iterator[RawRow | Problem]:
     if source.path is not None:
         return read_raw(source.path)
     entry = source.entry
-    if entry is None or entry.source == "generator":
+    if entry is None or source.is_generated:
         tasks = source.spec.tasks(source.split, limit=source.limit, seed=source.seed)
         return (RawRow(source.place, number, None, task.row) for number, task in enumerate(tasks, start=1))
     return read_rows_of(entry, source.spec, prompted=False)

@@ -9,6 +9,7 @@ from typing import Any
 import orjson
 import pytest
 
+from gymrail.data.overlaps import SplitOverlaps
 from gymrail.data.prepare import Prepared, Source, prepare
 from gymrail.data.prompts import Prompt, PromptConfig
 from gymrail.data.render import render
@@ -196,6 +197,10 @@ def test_rows_that_two_splits_share_are_warned_about_and_counted(make_quiz: Make
     (warning,) = made.warnings
     assert "1 rows of validation ask the same as rows of train" in warning
     assert orjson.loads((tmp_path / "out/prepare.json").read_bytes())["overlaps"] == made.overlaps
+    overlaps = SplitOverlaps(["train", "validation"])
+    for split, seed in (("train", 1), ("validation", 2), ("validation", 1)):  # one question of two states
+        overlaps.add(split, {"question": "How many?", "answer": 3, "seed": seed}, is_generated=True)
+    assert overlaps.to_json() == [{"split": "validation", "also_in": "train", "rows": 1}]
     alone = prepare(splits[:1], tmp_path / "one")  # what stands twice in one split is not held out
     assert (alone.overlaps, alone.warnings) == ([], [])
 
