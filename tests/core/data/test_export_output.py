@@ -69,15 +69,20 @@ def test_pictures_stay_in_jsonl_and_become_a_column_of_images_in_datasets(run: R
     )
     shown = [{"type": "input_image", "detail": "auto", "image_url": pixel}]
     output = {"type": "function_call_output", "call_id": "c", "output": shown}
-    source = run(rollout(function_call("look_up", "{}", "c"), output, message("A pixel.")), said("none", task="B?"))
+    pictured = rollout(function_call("look_up", "{}", "c"), output, message("A pixel."))
+    pictured.task.responses_create_params["input"] = [{"role": "user", "content": shown}]
+    source = run(pictured, said("none", task="B?"))
     seen, blind = rows_of(export([source], tmp_path / "jsonl", Sft())["output"])
-    assert seen["messages"][2]["content"][0]["image_url"]["url"] == pixel
+    for place in (0, 2):
+        assert seen["messages"][place]["content"][0]["image_url"]["url"] == pixel
+    assert "images" not in blind
     export([source], tmp_path / "dataset", Sft(), format="dataset")
     loaded = datasets.load_from_disk(str(tmp_path / "dataset"))["train"]
-    assert loaded[0]["messages"][2]["content"] == [{"type": "image"}]
+    assert loaded[0]["messages"][0]["content"] == [{"type": "image"}]
     assert [image.size for image in loaded[0]["images"]] == [(1, 1)]
-    assert not loaded[1]["images"]
-    assert "images" not in blind
+    assert loaded[1]["images"] == []
+    # TRL fills the user's places alone and counts no others, so a tool's picture stays where it is.
+    assert loaded[0]["messages"][2]["content"] == [{"type": "image", "image": pixel}]
 
 
 def test_what_is_there_already_is_only_replaced_when_asked_and_an_export(run: Run, tmp_path: Path) -> None:

@@ -60,7 +60,7 @@ def turns(draw: st.DrawFn) -> list[list[Item]]:
             turn.append(heard)
         made.append(turn)
         if not calls:
-            made.append([{"role": "user", "content": draw(words)}])
+            made.append([{"role": "user", "content": draw(outputs)}])
     return made
 
 
@@ -144,7 +144,7 @@ def _parsed(messages: list[dict[str, Any]]) -> list[Any]:
         elif entry["role"] == "tool":
             items.append(("heard", entry["tool_call_id"], _parts(entry["content"])))
         else:
-            items.append((entry["role"], entry["content"]))
+            items.append((entry["role"], _parts(entry["content"])))
     return items
 
 
@@ -158,7 +158,7 @@ def _plain(item: Item) -> Any:
         return ("heard", item["call_id"], _parts(item["output"]))
     if item.get("role") == "assistant":
         return ("said", item["content"][0]["text"])
-    return (item["role"], item["content"])
+    return (item["role"], _parts(item["content"]))
 
 
 def _parts(content: Any) -> Any:
@@ -175,20 +175,24 @@ def _parts(content: Any) -> Any:
 
 
 def _with_pictures(row: dict[str, Any]) -> list[dict[str, Any]]:
-    """The messages with the pictures of the column `images` where they stood."""
+    """The messages with their pictures where they stood: the user's are in the column `images`."""
     pictures = iter(row.get("images") or ())
     messages = _without_nulls(row["messages"])
     for entry in messages:
         if isinstance(entry.get("content"), list):
             entry["content"] = [
-                _as_url(next(pictures)["bytes"]) if part == {"type": "image"} else part for part in entry["content"]
+                part if part["type"] != "image" else _as_url(part.get("image") or _url_of(next(pictures)["bytes"]))
+                for part in entry["content"]
             ]
     assert not list(pictures)
     return messages
 
 
-def _as_url(content: bytes) -> dict[str, Any]:
-    url = "data:image/png;base64," + base64.b64encode(content).decode()
+def _url_of(content: bytes) -> str:
+    return "data:image/png;base64," + base64.b64encode(content).decode()
+
+
+def _as_url(url: str) -> dict[str, Any]:
     return {"type": "image_url", "image_url": {"url": url, "detail": "auto"}}
 
 

@@ -184,7 +184,9 @@ def test_a_picture_on_one_side_alone_gives_both_splits_the_same_columns(tmp_path
     export([run], tmp_path / "dataset", Sft(), format="dataset", validation=0.3)
     loaded: Any = datasets.load_from_disk(str(tmp_path / "dataset"))
     assert loaded["train"].features == loaded["validation"].features
-    assert sum(len(row["images"] or ()) for row in loaded["validation"]) == 1
+    assert "images" in loaded["train"].features
+    said_by_tools = [entry["content"] for entry in loaded["validation"][0]["messages"] if entry["role"] == "tool"]
+    assert said_by_tools == [[{"type": "image", "image": pixel}]]
     export([run], tmp_path / "parquet", Sft(), destination="verl", validation=0.3)
     schemas = [pq.read_schema(tmp_path / "parquet" / f"{split}.parquet") for split in ("train", "validation")]
     assert schemas[0].equals(schemas[1])

@@ -33,11 +33,11 @@ def to_dataset(rows: Iterable[Mapping[str, Any]]) -> Any:
         ImportError: `datasets` is not installed, or is too old to have JSON columns.
     """
     datasets = _datasets()
-    collected = [_with_images(dict(row)) for row in rows]
+    collected = [dict(row) for row in rows]
     if not collected:
         raise InputError("There are no rows to make a dataset of; no rollout passed the selection.")
     features = _features(collected)
-    return datasets.Dataset.from_list([_encoded(row, features) for row in collected], features=features)
+    return datasets.Dataset.from_list([_encoded(_with_images(row), features) for row in collected], features=features)
 
 
 def save_dataset(rows: Mapping[str, Path], folder: Path) -> None:
@@ -148,10 +148,10 @@ def _arrow(rows: Path, features: Any) -> Iterator[Any]:
 
 def _features_of(files: Mapping[str, Path]) -> Any:
     """The type of each column in the files of all splits, which must have the same."""
-    return _features((row for _, row in chain.from_iterable(map(read_rows, files.values()))), has_links=True)
+    return _features(row for _, row in chain.from_iterable(map(read_rows, files.values())))
 
 
-def _features(rows: Iterable[Row], has_links: bool = False) -> Any:
+def _features(rows: Iterable[Row]) -> Any:
     """The type of each column, from all rows: a key that no message has is no field."""
     from datasets import Features, Image, Json, List, Value  # pyright: ignore[reportAttributeAccessIssue]
 
@@ -159,22 +159,21 @@ def _features(rows: Iterable[Row], has_links: bool = False) -> Any:
     first: Row = {}
     pictures, is_text = False, True
     for row in rows:
+        pictures = pictures or bool(row.get("images"))
         for name, value in row.items():
             if first.get(name) is None:
                 first[name] = value
             if name in _MESSAGES and isinstance(value, list):
                 keys.update(key for message in value for key in message)
                 is_text = is_text and all(isinstance(message.get("content", ""), str) for message in value)
-                pictures = pictures or (has_links and any(_pictures(message) for message in value))
+                pictures = pictures or any(_pictures(message) for message in value)
     kinds = {"content": Value("string") if is_text else Json(), "tool_calls": List(Json())}
     message = {key: kinds.get(key, Value("string")) for key in sorted(keys)}
     columns: dict[str, Any] = {}
     for name, value in first.items():
         if name in _MESSAGES and isinstance(value, list):
             columns[name] = List(message)
-        elif name == "images":
-            columns[name] = List(Image())
-        else:
+        elif name != "images":
             columns[name] = _feature(name, value, (Json, List, Value))
     if pictures:
         columns["images"] = List(Image())
@@ -215,12 +214,13 @@ def _encoded(value: Any, feature: Any) -> Any:
 
 
 def _with_images(row: Row) -> Row:
-    """Move the pictures out of the messages into the column `images`, where vision trainers look for them."""
-    images: list[Any] = []
+    """Move pictures out of the messages into the column `images`, where vision trainers look for them: an empty list
+    where there is none. Tools' pictures stay where they are."""
+    images = list(row.get("images") or ())
     for name in _MESSAGES:
         if isinstance(row.get(name), list):
             row[name] = [_without_pictures(message, images) for message in row[name]]
-    return {**row, "images": images} if images else row
+    return {**row, "images": images}
 
 
 def _without_pictures(message: Any, images: list[Any]) -> Any:
@@ -228,7 +228,10 @@ def _without_pictures(message: Any, images: list[Any]) -> Any:
         return message
     parts = []
     for part in message["content"]:
-        if _is_picture(part):
+        if _is_picture(part) and message.get("role") == "tool":
+            # TRL fills places of the user's pictures alone; one with its picture in it is left to the template.
+            parts.append({"type": "image", "image": part["image_url"]["url"]})
+        elif _is_picture(part):
             images.append({"bytes": _bytes_of(part["image_url"]["url"]), "path": None})
             parts.append({"type": "image"})
         else:
