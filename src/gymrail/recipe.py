@@ -163,11 +163,19 @@ class OverlongSection(_Section):
 class TinySection(_Section):
     """Size of the policy that `model: tiny` makes."""
 
-    hidden_size: int = 64
-    layers: int = 2
-    heads: int = 4
-    vocabulary: int = 384
-    context_length: int = 512
+    hidden_size: int = Field(64, ge=1)
+    layers: int = Field(2, ge=1)
+    heads: int = Field(4, ge=1)
+    vocabulary: int = Field(384, ge=1)
+    context_length: int = Field(512, ge=1)
+
+    @model_validator(mode="after")
+    def _check_heads(self) -> TinySection:
+        if self.hidden_size % (2 * self.heads):
+            raise ValueError(
+                f"hidden_size is {self.hidden_size}; it must be a multiple of 2 * heads ({2 * self.heads})"
+            )
+        return self
 
 
 class LoraSection(_Section):
@@ -223,7 +231,7 @@ class Recipe(_Section):
     """For dpo from run directories: the chosen rollout must earn more than the rejected one by over this much."""
     agent: AgentSection = AgentSection()  # pyright: ignore[reportCallIssue]
     sampling: SamplingSection = SamplingSection()  # pyright: ignore[reportCallIssue]
-    tiny: TinySection = TinySection()
+    tiny: TinySection = TinySection()  # pyright: ignore[reportCallIssue]
     lora: LoraSection | None = None
     unsloth: UnslothSection = UnslothSection()  # pyright: ignore[reportCallIssue]
     warm_start: WarmStartSection | None = None
@@ -251,6 +259,8 @@ class Recipe(_Section):
             raise ValueError(f"the mixture names an environment twice: {names}")
         if self.algorithm != "grpo":
             self._refuse_but_for_grpo()
+        elif self.sampling.temperature == 0:
+            raise ValueError("sampling.temperature is 0; grpo learns from rollouts of a task that differ: 1.0 is usual")
         elif self.overlong is not None and self.overlong.buffer >= self.sampling.max_output_tokens:
             raise ValueError(
                 f"overlong.buffer is {self.overlong.buffer}; it must be below sampling.max_output_tokens "

@@ -339,7 +339,9 @@ def explain(error: ValidationError, model: type[BaseModel]) -> str:
         elif problem["type"] == "missing":
             problems.append(f"'{place}' is required")
         else:
-            problems.append(f"'{place}' is {problem['input']!r}: {problem['msg'].removeprefix('Value error, ')}")
+            said = problem["msg"].removeprefix("Value error, ")
+            # What is wrong with the whole is not made clearer by all of it.
+            problems.append(f"'{place}' is {problem['input']!r}: {said}" if place else said)
     return "; ".join(problems)
 
 

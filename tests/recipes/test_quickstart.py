@@ -107,3 +107,77 @@ def test_a_changed_mixture_does_not_continue_an_old_checkpoint(tmp_path: Path) -
 
     with pytest.raises(InputError, match="mixture"):
         train(short(tmp_path / "run", "evaluation=null", "resume=true", "mixture.0.weight=3"))
+
+
+def test_a_finished_run_that_trains_on_is_measured_anew(tmp_path: Path) -> None:
+    """What stands under `after` is of the policy that the run ends with, and the count is of the whole run."""
+    run = tmp_path / "run"
+    first = train(short(run, "settings.max_steps=4"))
+    earlier = sorted(rollout.id for rollout in RunDirectory.open(run / "evaluation_after").rollouts())
+
+    again = train(short(run, "resume=true", "settings.max_steps=4"))
+    kept = sorted(rollout.id for rollout in RunDirectory.open(run / "evaluation_after").rollouts())
+    further = train(short(run, "resume=true", "settings.max_steps=8"))
+
+    assert (again["after"], kept) == (first["after"], earlier)
+    assert [summary["rollouts"] for summary in (first, again, further)] == [64, 64, 128]
+    anew = sorted(rollout.id for rollout in RunDirectory.open(run / "evaluation_after").rollouts())
+    assert len(anew) == len(earlier)
+    assert not set(anew) & set(earlier)
+    assert sorted(rollout.id for rollout in RunDirectory.open(run / "evaluation_after_1").rollouts()) == earlier
+    assert json.loads((run / "stages.json").read_text())["trained"] == 8
+
+
+def test_rollouts_of_the_trainer_s_own_evaluation_are_no_training_data(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    evaluating = ["settings.eval_strategy=steps", "settings.eval_steps=2", "settings.per_device_eval_batch_size=16"]
+
+    train(short(run, *evaluating, "evaluation.tasks=4", "settings.max_steps=4", "warm_start=null"))
+
+    held_out = list(RunDirectory.open(run / "evaluation_during").rollouts())
+    assert Counter(rollout.metrics["train_step"] for rollout in held_out) == {2: 32, 4: 32}
+    tasks = {task.id for spec in short(run).specs() for task in spec.tasks("validation", limit=4, seed=0)}
+    assert {rollout.task.id for rollout in held_out} <= tasks
+    assert not {rollout.task.id for rollout in RunDirectory.open(run).rollouts()} & tasks
+    log = json.loads((run / "log.json").read_text())
+    assert sum("eval_loss" in entry for entry in log) == 2
+
+
+def test_stages_of_one_run_may_have_precisions_of_their_own(tmp_path: Path) -> None:
+    """The warm start in float32, GRPO under bfloat16's autocast: Accelerate would keep the first."""
+    run = tmp_path / "run"
+    import gymrail_trl.grpo as module
+
+    seen = []
+    original = module.RolloutFunction.__call__
+
+    def call(self: Any, prompts: Any, trainer: Any) -> Any:
+        seen.append(trainer.accelerator.mixed_precision)
+        return original(self, prompts, trainer)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module.RolloutFunction, "__call__", call)
+        train(short(run, "settings.bf16=true", "settings.max_steps=4", "evaluation=null"))
+        train(short(tmp_path / "other", "warm_start.settings.bf16=true", "settings.max_steps=4", "evaluation=null"))
+
+    assert seen == ["bf16", "no"]
+
+
+def test_batches_in_which_no_rollout_has_a_reward_train_nothing_and_end_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As while a judge is down. Here nothing fits into the context."""
+    run = tmp_path / "run"
+
+    train(short(run, "sampling.context_length=4", "warm_start=null", "evaluation=null"))
+
+    assert "GRPO 8/8" in (shown := capsys.readouterr().err)
+    assert "no rollout has a reward" in shown
+    before, after = (load_file(run / name / "model.safetensors") for name in ("policy", "final"))
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    assert {rollout.outcome.status for rollout in RunDirectory.open(run).rollouts() if rollout.outcome} == {"truncated"}
+
+
+def test_adapters_that_fit_nowhere_are_one_sentence(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="GRPOTrainer refuses the recipe: Target modules"):
+        train(short(tmp_path / "run", "warm_start=null", "evaluation=null", "lora.target_modules=[nowhere]"))

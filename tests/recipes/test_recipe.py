@@ -127,3 +127,18 @@ def test_an_entry_takes_its_tasks_from_files_by_split(file: Path, tmp_path: Path
         load_recipe(file, [f"mixture.0.files={{train: {tmp_path / 'gone.jsonl'}}}"]).specs()
     with pytest.raises(InputError, match=r"mixture\.0\.files\.training"):
         load_recipe(file, [f"mixture.0.files={{training: {rows}}}"])
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("sampling.temperature=0", "sampling.temperature is 0; grpo learns from rollouts of a task that differ"),
+        ("tiny.heads=3", "must be a multiple of 2 * heads (6)"),
+        ("overlong.buffer=9999", "overlong.buffer is 9999; it must be below sampling.max_output_tokens"),
+    ],
+)
+def test_what_is_wrong_with_the_whole_is_said_without_printing_the_whole(file: Path, override: str, words: str) -> None:
+    with pytest.raises(InputError) as raised:
+        load_recipe(file, [override])
+    assert words in str(raised.value)
+    assert len(str(raised.value)) < 300

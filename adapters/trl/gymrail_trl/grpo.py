@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,9 +18,10 @@ from gymrail_trl.dataset import group_dataset, groups_needed
 from gymrail_trl.places import SaveMixture, restore_mixture
 from gymrail_trl.processes import is_first
 from gymrail_trl.rollout import RolloutFunction
-from gymrail_trl.stages import Policy, last_checkpoint, limits_of, overlong_of, sampling_of
+from gymrail_trl.stages import Policy, built, forget_precision, last_checkpoint, limits_of, overlong_of, sampling_of
 
 FINGERPRINT = "mixture.txt"
+_SCALES = (True, False, "batch", "group", "none")
 
 
 def check_config(args: Any) -> None:
@@ -38,8 +40,12 @@ def check_config(args: Any) -> None:
             f"settings.steps_per_generation * num_iterations is {window}; it must be a multiple of "
             f"gradient_accumulation_steps ({args.gradient_accumulation_steps})."
         )
+    if args.scale_rewards not in _SCALES:
+        raise InputError(f"settings.scale_rewards is {args.scale_rewards!r}; TRL knows batch, group and none.")
     steps = window // args.gradient_accumulation_steps
-    if str(args.save_strategy.value) == "steps" and int(args.save_steps) % steps:
+    # Below 1 it is a share of the run, as Transformers rounds it.
+    save_steps = args.save_steps if args.save_steps >= 1 else math.ceil(args.max_steps * args.save_steps)
+    if str(args.save_strategy.value) == "steps" and int(save_steps) % steps:
         raise InputError(
             f"settings.save_steps is {args.save_steps:g}; one batch of rollouts serves {steps} optimiser steps, so "
             f"save every multiple of {steps}, or a restart would cut a batch in two."
@@ -83,11 +89,17 @@ def run_grpo(
     args: Any,
     *,
     record: Callable[[Rollout], None],
+    record_held_out: Callable[[Rollout], None] | None = None,
     callbacks: Sequence[Any] = (),
     lora: Any = None,
     watch: Callable[[Any, RolloutFunction], None] | None = None,
 ) -> list[dict[str, Any]]:
-    """Train the policy in place and return the trainer's log; `watch` is shown the trainer before it begins."""
+    """Train the policy in place and return the trainer's log.
+
+    Args:
+        record_held_out: called with the rollouts of the trainer's own evaluation instead of `record`.
+        watch: shown the trainer before it begins.
+    """
     from transformers import PrinterCallback
     from trl.trainer.grpo_trainer import GRPOTrainer
 
@@ -110,8 +122,11 @@ def run_grpo(
         train_truncated=recipe.train_truncated,
         overlong=overlong_of(recipe),
         record=record,
+        record_held_out=record_held_out,
     )
-    trainer = GRPOTrainer(
+    forget_precision()
+    trainer = built(
+        GRPOTrainer,
         model=policy.model,
         args=args,
         reward_funcs=[rollouts.reward],

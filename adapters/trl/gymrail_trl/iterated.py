@@ -14,7 +14,6 @@ Each stage has a folder in the run directory, named by its place and kind:
 from __future__ import annotations
 
 import copy
-import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -173,12 +172,12 @@ class _Iterated:
         return {"stage": name, "what": what, "scores": scores}
 
     def _report(self, rows: list[dict[str, Any]], policy: str) -> dict[str, Any]:
-        from gymrail_trl.report import print_stages
+        from gymrail_trl.report import print_stages, write_json
 
         summary = {"stages": rows, "seconds": round(self.log.seconds, 1), "policy": policy}
         if not is_first():
             return summary
-        (self.recipe.directory / "metrics.json").write_text(json.dumps(summary, indent=2), encoding="utf-8")
+        write_json(self.recipe.directory / "metrics.json", summary)
         print_stages(rows, f"{self.recipe.name}: mean reward [95% interval]")
         self.log.say(f"policy: {policy}")
         return summary

@@ -58,7 +58,7 @@ async def play_places(
         limits=function.limits,
         concurrency=function.concurrency,
         retries=function.retries,
-        record=function.recorder(step),
+        record=function.recorder(step, keys[0][0]),
         carried=function.carried.get(keys[0][0]),
     )
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from gymrail.errors import InputError, ModelError
+from gymrail.errors import InputError, ModelError, attempt
 from gymrail.models.chat_template import ChatTemplate
 from gymrail.models.token_model import Sample, Sampling, TokenModel
 from gymrail.models.transformers import TransformersSampler, eos_ids
@@ -54,6 +54,10 @@ def _gathered(trainer: Any) -> Iterator[Any]:
         yield unwrapped
 
 
+_Asked = tuple[list[int], int, "asyncio.Future[Sample]"]
+"""A prompt, how many tokens its answer may have, and who waits for it."""
+
+
 class ColocatedSampler:
     """Samples through the trainer's own vLLM engine. Requests that wait together go through one call.
 
@@ -71,7 +75,8 @@ class ColocatedSampler:
         self._extra = {"num_generations": 1} if "num_generations" in names else {}
         self._generate = generate
         self._sampling = sampling
-        self._waiting: list[tuple[list[int], asyncio.Future[Sample]]] = []
+        self._engine = getattr(trainer, "vllm_generation", None)
+        self._waiting: list[_Asked] = []
         self._worker: asyncio.Task[None] | None = None
 
     async def sample(self, prompt_ids: list[int], sampling: Sampling) -> Sample:
@@ -80,7 +85,7 @@ class ColocatedSampler:
                 "A task sets its own temperature or top_p; the trainer's vLLM samples with the recipe's for every task."
             )
         future: asyncio.Future[Sample] = asyncio.get_running_loop().create_future()
-        self._waiting.append((prompt_ids, future))
+        self._waiting.append((prompt_ids, sampling.max_output_tokens, future))
         if self._worker is None or self._worker.done():
             self._worker = asyncio.ensure_future(self._work())
         return await future
@@ -88,16 +93,46 @@ class ColocatedSampler:
     async def _work(self) -> None:
         while self._waiting:
             await asyncio.sleep(0.002)
-            batch, self._waiting = self._waiting, []
-            prompts = [prompt for prompt, _ in batch]
-            # On the trainer's own thread: with several ranks this is a collective call.
-            ids, log_probs = self._generate(prompts, None, {}, **self._extra)
-            if log_probs is None or len(ids) != len(batch):
-                error = ModelError(
-                    f"vLLM returned {len(ids)} answers for {len(batch)} prompts, log-probs: {log_probs is not None}."
-                )
-                for _, future in batch:
-                    future.set_exception(error)
-                return
-            for (_, future), sampled, values in zip(batch, ids, log_probs, strict=True):
-                future.set_result(Sample(list(sampled), [float(value) for value in values]))
+            waiting, self._waiting = self._waiting, []
+            # An episode that ran out of time has left.
+            batch = [entry for entry in waiting if not entry[2].done()]
+            if batch:
+                self._run_batch(batch)
+
+    def _run_batch(self, batch: list[_Asked]) -> None:
+        """Sample on the trainer's own thread, where it has its weights."""
+        with _engine_limit(self._engine, max(limit for _, limit, _ in batch)):
+            answer, error = attempt(self._ask, [prompt for prompt, _, _ in batch])
+        if error is not None and not isinstance(error, Exception):
+            raise error
+        ids, log_probs = answer if answer is not None else ((), None)
+        if error is None and (log_probs is None or len(ids) != len(batch)):
+            shown = f"{len(ids)} answers for {len(batch)} prompts, log-probs: {log_probs is not None}."
+            error = ModelError(f"vLLM returned {shown}")
+        elif error is not None:
+            # Each waiting episode fails, and is tried again; the sampler lives on.
+            error = ModelError(f"vLLM failed: {type(error).__name__}: {error}")
+        if error is not None:
+            for _, _, future in batch:
+                future.set_exception(error)
+            return
+        assert log_probs is not None
+        for (_, limit, future), sampled, values in zip(batch, ids, log_probs, strict=True):
+            future.set_result(Sample(list(sampled)[:limit], [float(value) for value in values][:limit]))
+
+    def _ask(self, prompts: list[list[int]]) -> tuple[Any, Any]:
+        return self._generate(prompts, None, {}, **self._extra)
+
+
+@contextmanager
+def _engine_limit(engine: Any, tokens: int) -> Iterator[None]:
+    """Have TRL's engine stop at an answer's limit; its own is that of a whole episode."""
+    whole = getattr(engine, "max_completion_length", None)
+    if whole is None:  # a release that keeps it elsewhere: what is too long is cut
+        yield
+        return
+    engine.max_completion_length = tokens
+    try:
+        yield
+    finally:
+        engine.max_completion_length = whole

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from collections.abc import Callable
@@ -48,7 +49,9 @@ class Progress(TrainerCallback):
     def _line(self, state: Any, logs: dict[str, Any], seconds: float) -> str:
         parts = [f"{self.title} {state.global_step}/{state.max_steps}"]
         if "reward" in logs:
-            parts.append(f"reward {float(logs['reward']):.2f}")
+            # TRL's own word for a batch in which no rollout has a reward is None.
+            reward = float("nan") if logs["reward"] is None else float(logs["reward"])
+            parts.append("no rollout has a reward" if math.isnan(reward) else f"reward {reward:.2f}")
             parts += [f"{name} {value:.2f}" for name, value in _environment_rewards(logs)]
         elif "loss" in logs:
             parts.append(f"loss {float(logs['loss']):.3f}")

@@ -2,44 +2,73 @@
 
 from __future__ import annotations
 
+import json
+import math
+import os
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 Scores = Mapping[str, Mapping[str, float]]
 """Per environment: mean, low, high (the 95% interval) and tasks."""
+_FILE_WIDTH = 160
 
 
 def print_table(before: Scores | None, after: Scores, title: str) -> None:
-    """Print held-out mean reward per environment, before and after, with 95% intervals."""
-    from rich.console import Console
+    """Print held-out mean reward per environment, before and after, with 95% intervals; names are never cut."""
     from rich.table import Table
 
     table = Table(title=title)
-    table.add_column("environment")
-    for column in ("before", "after", "change", "tasks"):
-        table.add_column(column, justify="right")
+    table.add_column("environment", no_wrap=True)
+    for column in ("before", "after"):
+        table.add_column(column, justify="right", overflow="fold")
+    for column in ("change", "tasks"):
+        table.add_column(column, justify="right", no_wrap=True)
     for name, score in after.items():
         earlier = before.get(name) if before else None
-        change = f"{score['mean'] - earlier['mean']:+.2f}" if earlier else ""
-        table.add_row(name, _cell(earlier), _cell(score), change, f"{score['tasks']:.0f}")
-    Console(highlight=False).print(table)
+        change = score["mean"] - earlier["mean"] if earlier else math.nan
+        table.add_row(
+            name, _cell(earlier), _cell(score), "" if math.isnan(change) else f"{change:+.2f}", f"{score['tasks']:.0f}"
+        )
+    _console().print(table)
 
 
 def print_stages(rows: Sequence[Mapping[str, Any]], title: str) -> None:
-    """Print the mean reward of every stage, per environment and over all, with 95% intervals."""
-    from rich.console import Console
+    """Print the mean reward of every stage, per environment and over all, with 95% intervals: environments side by
+    side where there is room for their names, else one under the other."""
     from rich.table import Table
 
-    table = Table(title=title)
-    table.add_column("stage")
-    table.add_column("measured on")
     names = list(rows[0]["scores"]) if rows else []
+    wide = Table(title=title)
+    for column in ("stage", "measured on"):
+        wide.add_column(column, no_wrap=True)
     for name in names:
-        table.add_column(name, justify="right")
+        wide.add_column(name, justify="right", no_wrap=True)
     for row in rows:
-        table.add_row(row["stage"], row["what"], *(_cell(row["scores"][name]) for name in names))
-    Console(highlight=False).print(table)
+        wide.add_row(row["stage"], row["what"], *(_cell(row["scores"][name]) for name in names))
+    console = _console()
+    if console.measure(wide, options=console.options.update(width=10_000)).maximum <= console.width:
+        console.print(wide)
+        return
+    long = Table(title=title)
+    for column in ("stage", "measured on"):
+        long.add_column(column, overflow="fold")
+    long.add_column("environment", no_wrap=True)
+    long.add_column("mean reward", justify="right", overflow="fold")
+    for row in rows:
+        for place, name in enumerate(names):
+            head = (row["stage"], row["what"]) if place == 0 else ("", "")
+            long.add_row(*head, name, _cell(row["scores"][name]), end_section=place == len(names) - 1)
+    console.print(long)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write what others read, too: JSON has no NaN, so a mean or an interval of too few values is null."""
+    path.write_text(json.dumps(_finite(value), indent=2), encoding="utf-8")
 
 
 def write_curve(
@@ -77,5 +106,24 @@ def write_curve(
     return True
 
 
+def _console() -> Console:
+    from rich.console import Console
+
+    # In a file or a pipe nothing is gained by 80 columns.
+    width = None if sys.stdout.isatty() or os.environ.get("COLUMNS") else _FILE_WIDTH
+    return Console(width=width, highlight=False)
+
+
 def _cell(score: Mapping[str, float] | None) -> str:
-    return f"{score['mean']:.2f} [{score['low']:.2f}, {score['high']:.2f}]" if score else ""
+    if score is None or math.isnan(score["mean"]):
+        return "" if score is None else "none scored"
+    interval = "" if math.isnan(score["low"]) else f" [{score['low']:.2f}, {score['high']:.2f}]"
+    return f"{score['mean']:.2f}{interval}"
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _finite(below) for key, below in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(below) for below in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

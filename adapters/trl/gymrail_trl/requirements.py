@@ -12,10 +12,13 @@ from gymrail.collect.run_directory import CONFIG
 from gymrail.errors import InputError
 from gymrail.extras import check_extra
 from gymrail.recipe import MixtureEntry, Recipe
+from gymrail.recipe_data import check_data
 from gymrail_trl import processes
 from gymrail_trl.gpu import count_gpus
 from gymrail_trl.keys import check_keys, settings_of
 
+READ = ("trl", "unsloth")
+"""Whose exports TRL's trainers take."""
 _GPU_KEYS = {
     "fp16": "half precision",
     "tf32": "this number format",
@@ -37,6 +40,8 @@ def check_requirements(recipe: Recipe) -> None:
     check_keys(recipe)
     check_processes(recipe)
     check_options(recipe)
+    check_evaluation(recipe)
+    check_data(recipe, READ)
     check_directory(recipe)
 
 
@@ -94,12 +99,36 @@ def check_options(recipe: Recipe) -> None:
                     f"{place}.{key} is {settings[key]!r}: {what} needs a GPU, and this process sees none (torch "
                     f"{metadata.version('torch')}). Run on a GPU machine, or take {place}.{key} out of the recipe."
                 )
+        tensor = int(settings.get("vllm_tensor_parallel_size") or 1)
+        if algorithm == "grpo" and tensor > 1 and settings.get("vllm_mode", "colocate") == "colocate":
+            raise InputError(
+                f"{place}.vllm_tensor_parallel_size is {tensor}: processes that share an engine would have to ask it "
+                "together, and each plays its own episodes. Use settings.vllm_mode=server for a policy of that size."
+            )
         for key, package in _packages_of(settings, algorithm):
             if importlib.util.find_spec(package) is None:
                 name = package.replace("_", "-")
                 raise InputError(
                     f"{place}.{key} is {settings[key]!r}: this needs the package {name}: pip install {name}"
                 )
+
+
+def check_evaluation(recipe: Recipe) -> None:
+    """Refuse the trainer's own evaluation where there is nothing to evaluate on.
+
+    Raises:
+        InputError: with what to do instead.
+    """
+    for place, algorithm, settings in settings_of(recipe):
+        strategy = settings.get("eval_strategy")
+        if strategy in (None, False, "no") or (algorithm == "grpo" and recipe.evaluation is not None):
+            continue
+        fix = (
+            "give the recipe an `evaluation`"
+            if algorithm == "grpo"
+            else f"with {algorithm} the recipe's `evaluation` measures before and after training; leave it out"
+        )
+        raise InputError(f"{place}.eval_strategy is {strategy!r}, and there are no held-out rows: {fix}.")
 
 
 def check_directory(recipe: Recipe) -> None:

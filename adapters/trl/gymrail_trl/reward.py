@@ -12,6 +12,7 @@ from typing import Any
 
 import orjson
 
+from gymrail.environment import Environment
 from gymrail.errors import InputError
 from gymrail.messages import from_message, to_messages
 from gymrail.models.model import ModelRequest, ModelResponse, message
@@ -26,7 +27,7 @@ def reward_dataset(spec: EnvironmentSpec, split: str, size: int, seed: int = 0) 
     """Return a `datasets.Dataset` with conversational prompts and the task rows.
 
     Raises:
-        InputError: the environment has tools, which a plain reward function cannot run.
+        InputError: the environment has tools or user turns, which a plain reward function cannot run.
     """
     from datasets import Dataset
 
@@ -83,4 +84,9 @@ def _check_single_turn(spec: EnvironmentSpec) -> None:
         raise InputError(
             f"{spec.name} has tools ({', '.join(spec.tools)}); a plain reward function sees one answer. "
             "Use RolloutFunction (rollout_func) or environment_factory."
+        )
+    if spec.cls.reply is not Environment.reply:
+        raise InputError(
+            f"{spec.name} has user turns (reply); a plain reward function sees one answer. "
+            "Use RolloutFunction (rollout_func)."
         )

@@ -42,6 +42,8 @@ logger = logging.getLogger("gymrail.trl")
 TASK_KEY = "gymrail_task"
 """The key on a prompt's last message that says which group of which mixture it is; TRL carries message keys through
 untouched."""
+TRAIN = "train"
+"""The split that is trained on."""
 
 
 class RolloutFunction:
@@ -60,6 +62,7 @@ class RolloutFunction:
         train_truncated: bool = True,
         overlong: Overlong | None = None,
         record: Callable[[Rollout], None] | None = None,
+        record_held_out: Callable[[Rollout], None] | None = None,
     ) -> None:
         """
         Args:
@@ -70,6 +73,7 @@ class RolloutFunction:
             train_truncated: train rollouts that ran out of a budget with the reward they earned; False masks them.
             overlong: lowers the trainer's reward of long answers; records keep the verifier's.
             record: called with every finished rollout, such as `RunDirectory.record`.
+            record_held_out: called instead with those of other splits than "train"; they are not to be trained on.
         """
         self.mixtures = dict(mixtures)
         self.agent = agent
@@ -81,6 +85,7 @@ class RolloutFunction:
         self.train_truncated = train_truncated
         self.overlong = overlong
         self.record = record
+        self.record_held_out = record_held_out or record
         self.last_rollouts: list[Rollout] = []
         """The latest batch, in the order of its prompts."""
         self.last_batch: PlayedBatch | None = None
@@ -113,7 +118,8 @@ class RolloutFunction:
             batch: PlayedBatch = run(play_places(self, stream, keys, policy, trainer))
             self.last_batch, self.last_rollouts = batch, rows_of(batch, keys)
         else:
-            self.last_rollouts = run_blocking(self._play(self._jobs(keys, trainer), policy, step))
+            split = keys[0][0] if keys else TRAIN
+            self.last_rollouts = run_blocking(self._play(self._jobs(keys, trainer), policy, self.recorder(step, split)))
         tokenizer = getattr(trainer, "_tokenizer", trainer.processing_class)
         return self.to_columns(self.last_rollouts, tokenizer.eos_token_id)
 
@@ -156,7 +162,7 @@ class RolloutFunction:
             jobs.append(Job(group.spec, group.task, index, (start + position) % generations))
         return jobs
 
-    async def _play(self, jobs: Sequence[Job], model: TokenModel, step: int) -> list[Rollout]:
+    async def _play(self, jobs: Sequence[Job], model: TokenModel, record: Callable[[Rollout], None]) -> list[Rollout]:
         slots: dict[tuple[int, int], list[int]] = defaultdict(list)
         for position, job in enumerate(jobs):
             slots[job.task_index, job.repeat].append(position)
@@ -173,20 +179,21 @@ class RolloutFunction:
             limits=self.limits,
             concurrency=self.concurrency,
             retries=self.retries,
-            record=self.recorder(step),
+            record=record,
             on_rollout=keep,
         )
         finished = [rollout for rollout in rollouts if rollout is not None]
         assert len(finished) == len(jobs), f"{len(jobs)} rollouts asked, {len(finished)} came back"
         return finished
 
-    def recorder(self, step: int) -> Callable[[Rollout], None]:
+    def recorder(self, step: int, split: str = TRAIN) -> Callable[[Rollout], None]:
         """Return what is called with every finished rollout of a step."""
+        keep = self.record if split == TRAIN else self.record_held_out
 
         def record(rollout: Rollout) -> None:
             rollout.metrics["train_step"] = step
-            if self.record is not None:
-                self.record(rollout)
+            if keep is not None:
+                keep(rollout)
 
         return record
 

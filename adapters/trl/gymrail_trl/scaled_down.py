@@ -36,6 +36,11 @@ _WARM_UP: dict[str, Any] = {
     "warmup_steps": 5,
     "adam_beta2": 0.95,
     "save_strategy": "no",
+    # TRL's own defaults, said because Unsloth has others for what is not said: an optimiser of bitsandbytes is one.
+    "gradient_accumulation_steps": 1,
+    "optim": "adamw_torch_fused",
+    "padding_free": False,
+    "weight_decay": 0.0,
 }
 _BATCH_TOKENS, _WARM_UP_TOKENS, _LEAST_STEPS = 4096, 320_000, 20
 _WORDS_FROM = 32
@@ -116,6 +121,7 @@ def _settings(plan: Plan) -> tuple[dict[str, Any], int]:
     batches = max(2, math.ceil(plan.steps / window))
     saved_at = window * (batches // 2)
     kept |= {
+        "gradient_accumulation_steps": 1,
         "max_steps": window * batches, "warmup_steps": 0, "save_strategy": "steps", "save_steps": saved_at,
         "save_total_limit": None,
     }  # fmt: skip

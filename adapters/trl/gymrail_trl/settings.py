@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from gymrail.errors import InputError
 from gymrail.recipe import Recipe, yaml_numbers
@@ -13,6 +13,8 @@ from gymrail_trl.processes import count
 
 _WAIT_SECONDS = 24 * 3600
 """Processes wait for each other while one samples or writes; who launched them ends them all when one is lost."""
+
+_NUMBERS = {bool, int, float, type(None)}
 
 
 def build_config(recipe: Recipe, algorithm: str, settings: dict[str, Any], output: Path) -> Any:
@@ -34,6 +36,7 @@ def build_config(recipe: Recipe, algorithm: str, settings: dict[str, Any], outpu
         for key, value in yaml_numbers(settings).items()
     }
     check_names("settings", algorithm, values, known)
+    _check_types(cls, values)
     has_gpu = torch.cuda.is_available()
     defaults: dict[str, Any] = {
         "output_dir": str(output),
@@ -62,3 +65,15 @@ def build_config(recipe: Recipe, algorithm: str, settings: dict[str, Any], outpu
         return cls(**{**defaults, **values})
     except (ValueError, TypeError) as error:
         raise InputError(f"{cls.__name__} refuses the settings: {error}") from error
+
+
+def _check_types(cls: type[Any], values: dict[str, Any]) -> None:
+    """Refuse text for a number, and a fraction for a whole one: TRL's classes take both, and a step breaks later. Of
+    other kinds the annotations do not tell all that is taken."""
+    kinds = {field.name: get_args(field.type) or (field.type,) for field in dataclasses.fields(cls)}
+    for key, value in values.items():
+        allowed = kinds[key]
+        if not isinstance(value, str | float) or type(value) in allowed or not set(allowed) <= _NUMBERS:
+            continue
+        wanted = " or ".join("null" if kind is type(None) else str(getattr(kind, "__name__", kind)) for kind in allowed)
+        raise InputError(f"settings.{key} is {value!r}; {cls.__name__} takes {wanted}.")

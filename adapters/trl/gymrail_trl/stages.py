@@ -4,10 +4,10 @@ run directory."""
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from gymrail.agents.tool_loop import ToolLoop
 from gymrail.collect.estimators import interval
@@ -31,6 +31,8 @@ from gymrail_trl.as_sampled import prepared, train_as_sampled
 from gymrail_trl.exported import exported_rows
 from gymrail_trl.processes import count, is_first, open_run, rank, take_over, wait
 from gymrail_trl.tiny import TinyShape, make_tiny_policy
+
+T = TypeVar("T")
 
 
 @dataclass
@@ -195,8 +197,8 @@ def _to_first_turn(row: dict[str, Any]) -> dict[str, Any]:
 
 def fine_tune(
     policy: Policy, dataset: Any, config: Any, algorithm: str, callbacks: Sequence[Any], lora: Any = None
-) -> None:
-    """Run TRL's SFT or DPO trainer over the policy, in place."""
+) -> list[dict[str, Any]]:
+    """Run TRL's SFT or DPO trainer over the policy, in place, and return the trainer's log."""
     from transformers import PrinterCallback
     from trl.trainer.dpo_trainer import DPOTrainer
     from trl.trainer.sft_trainer import SFTTrainer
@@ -206,7 +208,9 @@ def fine_tune(
     if algorithm == "sft" and "messages" not in dataset.column_names:
         config = copy.copy(config)
         config.assistant_only_loss = False  # labels, or a column of completions, say what is trained on
-    trainer = cls(
+    forget_precision()
+    trainer = built(
+        cls,
         model=policy.model,
         args=config,
         train_dataset=dataset,
@@ -218,6 +222,28 @@ def fine_tune(
     trainer.remove_callback(PrinterCallback)
     trainer.train(resume_from_checkpoint=_checkpoint(config) if config.save_strategy != "no" else None)
     policy.model = trainer.accelerator.unwrap_model(trainer.model)
+    return list(trainer.state.log_history)
+
+
+def built(trainer: Callable[..., T], **arguments: Any) -> T:
+    """Make a trainer.
+
+    Raises:
+        InputError: it refuses the settings, the adapters or the rows.
+    """
+    try:
+        return trainer(**arguments)
+    except (ValueError, TypeError, ImportError) as error:
+        raise InputError(f"{trainer.__name__} refuses the recipe: {error}") from error
+
+
+def forget_precision() -> None:
+    """Let the next trainer of this process have a precision of its own; Accelerate would keep the first one's and
+    refuse another."""
+    from accelerate.state import AcceleratorState
+
+    if AcceleratorState._shared_state:
+        AcceleratorState._reset_state()  # as Transformers does when it sets up a device
 
 
 def last_checkpoint(directory: Path) -> str | None:
@@ -225,6 +251,12 @@ def last_checkpoint(directory: Path) -> str | None:
     from transformers.trainer_utils import get_last_checkpoint
 
     return get_last_checkpoint(str(directory)) if directory.is_dir() else None
+
+
+def last_step(directory: Path) -> int:
+    """Return the optimiser step of the newest checkpoint; 0 without one."""
+    checkpoint = last_checkpoint(directory)
+    return int(checkpoint.rpartition("-")[2]) if checkpoint else 0
 
 
 def _checkpoint(config: Any) -> str | None:

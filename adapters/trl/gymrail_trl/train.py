@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import json
+import itertools
 import logging
 import os
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gymrail.collect.run_directory import FAILURES, ROLLOUTS, RunDirectory
 from gymrail.contract_quick import check_before_training
 from gymrail.errors import InputError
 from gymrail.recipe import Recipe
@@ -87,16 +89,18 @@ class _Run:
             self.warm_config = build_config(recipe, "sft", settings, self.directory / "warm_start" / "checkpoints")
         self.lora = _lora(recipe) if load is None else None
         self.load = load or load_policy
-        config = recipe.model_dump(mode="json", exclude={"resume", "check"})
         self.log = StageLog(self.directory)
         self._check_processes()
-        self.run = open_run(self.directory, config, specs, resume=recipe.resume)
+        self.run = open_run(self.directory, _written(recipe), specs, resume=recipe.resume)
+        self.earlier = sum(_lines(self.directory / name) for name in (ROLLOUTS, FAILURES))
+        """Rollouts of the run before it was gone on with."""
         self.rollouts = 0
+        """Played by this process, or taken over from the others."""
         wait()  # every process has read the log as it was
         self.log.write("processes", count())
 
     def train(self) -> dict[str, Any]:
-        from gymrail_trl.stages import prepare_process, resolve_model
+        from gymrail_trl.stages import last_step, prepare_process, resolve_model
 
         recipe = self.recipe
         prepare_process(recipe)
@@ -106,7 +110,9 @@ class _Run:
         parameters = sum(parameter.numel() for parameter in policy.model.parameters())
         self.log.say(f"policy: {recipe.model}, {parameters:,} parameters")
         before = self._evaluate(policy, "before")
+        begun = last_step(self.directory / "checkpoints")
         log = self._run_algorithm(policy)
+        self._note_trained(begun, int(log[-1]["step"]) if log else 0)
         after = self._evaluate(policy, "after")
         final = policy.save(self.directory / "final")
         return self._report(before, after, log, final)
@@ -164,42 +170,80 @@ class _Run:
         recipe = self.recipe
         if recipe.algorithm == "grpo":
             progress = Progress("GRPO", lambda: self.rollouts * count())  # shares are equal
-            log = run_grpo(
-                recipe, policy, self.specs, self.config, record=self._record, callbacks=[progress], lora=self.lora
-            )
+            with self._held_out() as held_out:
+                log = run_grpo(
+                    recipe, policy, self.specs, self.config, record=self._record, callbacks=[progress], lora=self.lora,
+                    record_held_out=held_out.record if held_out is not None else None,
+                )  # fmt: skip
+                if held_out is not None:
+                    take_over(held_out)
             self.rollouts += take_over(self.run)
             return log
-        if recipe.data:
-            dataset = rows_from(recipe, self.specs, recipe.data, recipe.algorithm)
-            self.log.say(f"{recipe.algorithm}: {len(dataset)} rows")
-            fine_tune(policy, dataset, self.config, recipe.algorithm, [Progress(recipe.algorithm.upper())], self.lora)
-        return []
+        if not recipe.data:
+            return []
+        dataset = rows_from(recipe, self.specs, recipe.data, recipe.algorithm)
+        self.log.say(f"{recipe.algorithm}: {len(dataset)} rows")
+        progress = Progress(recipe.algorithm.upper())
+        return fine_tune(policy, dataset, self.config, recipe.algorithm, [progress], self.lora)
+
+    @contextmanager
+    def _held_out(self) -> Iterator[RunDirectory | None]:
+        """Where the rollouts of the trainer's own evaluations go: nobody is to train on them."""
+        if self.config.eval_strategy == "no":
+            yield None
+            return
+        with open_run(self.directory / "evaluation_during", _written(self.recipe), self.specs, resume=True) as run:
+            yield run
+
+    def _note_trained(self, begun: int, step: int) -> None:
+        """Note how far the policy is trained. What was measured after an earlier training is kept under another name:
+        it is not of this policy."""
+        if step > begun or self.log.stages.get("trained", step) != step:
+            folder = self.directory / "evaluation_after"
+            if is_first() and folder.is_dir():
+                names = (folder.with_name(f"{folder.name}_{number}") for number in itertools.count(1))
+                folder.rename(next(name for name in names if not name.exists()))
+            wait()
+            self.log.stages.pop(folder.name, None)
+        self.log.write("trained", step)
 
     def _record(self, rollout: Rollout) -> None:
         self.run.record(rollout)
         self.rollouts += 1
 
     def _report(self, before: Any, after: Any, log: list[dict[str, Any]], final: str) -> dict[str, Any]:
-        from gymrail_trl.report import print_table, write_curve
+        from gymrail_trl.report import print_table, write_curve, write_json
 
         directory = self.directory
         summary = {
             "before": before,
             "after": after,
-            "rollouts": self.rollouts,
+            "rollouts": self.earlier + self.rollouts,
             "seconds": round(self.log.seconds, 1),
             "policy": final,
         }
         if not is_first():
             return summary
-        (directory / "metrics.json").write_text(json.dumps(summary, indent=2), encoding="utf-8")
-        (directory / "log.json").write_text(json.dumps(log, indent=1), encoding="utf-8")
+        write_json(directory / "metrics.json", summary)
+        write_json(directory / "log.json", log)
         if after:
             print_table(before, after, f"{self.recipe.name}: held-out mean reward [95% interval]")
-        if log and write_curve(log, directory / "reward.png", before, after):
+        if log and self.recipe.algorithm == "grpo" and write_curve(log, directory / "reward.png", before, after):
             self.log.say(f"reward curve: {directory / 'reward.png'}")
         self.log.say(f"policy: {final}   rollouts: {directory / 'rollouts.jsonl'}   {summary['seconds']:.0f} s")
         return summary
+
+
+def _written(recipe: Recipe) -> dict[str, Any]:
+    """What a run directory keeps of the recipe."""
+    return recipe.model_dump(mode="json", exclude={"resume", "check"})
+
+
+def _lines(file: Path) -> int:
+    if not file.is_file():
+        return 0
+    with file.open("rb") as lines:
+        return sum(1 for _ in lines)
 
 
 def _lora(recipe: Recipe) -> Any:

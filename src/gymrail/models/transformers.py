@@ -195,6 +195,8 @@ def load_checkpoint(path: str, *, device: str | None = None, dtype: str = "auto"
         from transformers import AutoModelForCausalLM, AutoTokenizer
     except ImportError as error:
         raise InputError("A local checkpoint needs Transformers and torch: pip install 'gymrail[trl]'") from error
+    if dtype != "auto" and not isinstance(getattr(torch, dtype, None), torch.dtype):
+        raise InputError(f"dtype is {dtype!r}; torch has no such type. Use auto, bfloat16 or float32.")
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     dtype = "float32" if dtype == "auto" and device == "cpu" else dtype
     try:

@@ -83,3 +83,14 @@ def test_mcqa_pays_the_right_letter_and_nothing_else() -> None:
 def test_an_environment_with_tools_is_refused_with_the_way_out() -> None:
     with pytest.raises(InputError, match="RolloutFunction"):
         reward_function(find("session_counter"))
+
+
+def test_an_environment_with_user_turns_is_refused(tmp_path: Path) -> None:
+    """A reward function has one answer, and it must not be given again to every question."""
+
+    class Asks(Length):
+        def reply(self, rollout: Rollout) -> str | None:
+            return "And why?" if rollout.steps < 2 else None
+
+    with pytest.raises(InputError, match="user turns"):
+        reward_function(EnvironmentSpec("asks", Asks))

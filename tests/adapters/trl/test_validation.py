@@ -17,9 +17,10 @@ from gymrail.recipe import load_recipe
 from gymrail.validation.plan import Plan
 from gymrail.validation.report import Line
 from gymrail.validation.validate import validate_trainer
-from gymrail_trl import loop, validation
+from gymrail_trl import loop, scaled_down, validation
 from gymrail_trl.rollout import RolloutFunction
 from gymrail_trl.scaled_down import Scaled, scale_down
+from gymrail_trl.settings import build_config
 from gymrail_trl.stages import Policy
 
 # A run takes some 15 seconds of one core.
@@ -233,3 +234,11 @@ def test_an_sft_recipe_is_checked_on_a_teacher_s_rollouts(start: Scaled, tmp_pat
     }  # fmt: skip
     assert failed(lines) == {}
     assert json.dumps([line._asdict() for line in lines.values()])
+
+
+def test_the_tiny_policy_s_warm_up_says_trl_s_own_defaults_which_unsloth_s_classes_change(tmp_path: Path) -> None:
+    recipe = load_recipe(RECIPES / "grpo/quickstart.yaml")
+    said = {"gradient_accumulation_steps", "optim", "padding_free", "weight_decay"}
+    assert said <= scaled_down._WARM_UP.keys()
+    bare = build_config(recipe, "sft", {}, tmp_path)
+    assert {name: getattr(bare, name) for name in said} == {name: scaled_down._WARM_UP[name] for name in said}
