@@ -52,7 +52,9 @@ def interpreter() -> Path:
     folder = ROOT / ".interop" / "nemo_rl"
     python, marker = folder / "bin" / "python", folder / "installed.txt"
     if not marker.is_file() or marker.read_text(encoding="utf-8").splitlines() != list(PACKAGES):
-        _run(sys.executable, "-m", "venv", "--clear", str(folder))
+        # What is there is brought up to date, not cleared: the folder may be a link to one that others use too.
+        if not python.exists():
+            _run(sys.executable, "-m", "venv", str(folder.resolve()))
         _run(str(python), "-m", "pip", "install", "--quiet", *PACKAGES)
         (packages,) = folder.glob("lib/python*/site-packages")
         for name in ("mlflow", "swanlab"):

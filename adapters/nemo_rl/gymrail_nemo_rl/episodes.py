@@ -5,8 +5,8 @@ Nothing here imports NeMo RL or Ray; `environment` wraps it in their classes.
 A failed episode is never scored. NeMo RL's native loop takes a number and a text for every sample and has no word for
 "leave this one out", but `grpo.overlong_filtering` leaves out of the loss what runs into the length limit: so the
 answer to a failed episode is a text that fills the rest of the sequence. The number that goes with it is the mean
-reward of the task's other rollouts so far, which leaves the group's baseline where it is; the record says `failed`,
-without a reward.
+reward of the task's other rollouts so far, which leaves the group's baseline where it is; where it fails before them,
+the environment's mean of late. The record says `failed`, without a reward.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -33,6 +34,10 @@ logger = logging.getLogger("gymrail.nemo_rl")
 
 _REMEMBERED_TASKS = 4096
 """Tasks whose rewards are kept for failed rollouts of the same group: more than any batch has."""
+_LATEST = 256
+"""Rewards of an environment that speak for a rollout of a group of which nothing is known yet."""
+_Key = tuple[str, int, str]
+"""A task: its environment, its place, its split."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +89,8 @@ class Episodes:
         """Since `take_metrics` was called last."""
         self._live: dict[str, SteppedEpisode] = {}
         self._opened = 0
-        self._rewards: dict[tuple[str, int, str], list[float]] = {}
+        self._rewards: dict[_Key, list[float]] = {}
+        self._latest: dict[tuple[str, str], deque[float]] = {}
         self._filler = str(segments.tokenizer.eos_token) * room.max_total_tokens
 
     async def step(self, logs: Sequence[Sequence[Mapping[str, Any]]], metadata: Sequence[Any]) -> list[Answer]:
@@ -165,7 +171,7 @@ class Episodes:
         if rollout is None and step.move.between:
             return Answer(self.segments.text(step.move.between), step.info)
         if rollout is None:
-            return Answer(self._filler, step.info, is_over=True)
+            return Answer(self._filler, step.info, self._stand_in(_key_of(step.info)), is_over=True)
         return self._over(step)
 
     def _over(self, step: _Step) -> Answer:
@@ -174,25 +180,36 @@ class Episodes:
         self.finished.append(rollout)
         if self.record is not None:
             self.record(rollout)
-        key = (rollout.environment, rollout.task_index, str(rollout.task.row.get(SPLIT)))
+        key = _key_of(step.info)
         if self._counts(step):
             assert rollout.reward is not None, "what is trained on has a reward"
             is_held_out = SPLIT in rollout.task.row
             reward = rollout.reward * (1.0 if is_held_out else self.reward_scales.get(rollout.environment, 1.0))
             self._rewards.setdefault(key, []).append(reward)
+            self._latest.setdefault((key[0], key[2]), deque(maxlen=_LATEST)).append(reward)
             if len(self._rewards) > _REMEMBERED_TASKS:
                 self._rewards.pop(next(iter(self._rewards)))
             return Answer("", step.info, reward, True, rollout.final_text)
         if rollout.failure is not None:
             logger.warning("An episode of %s failed and is left out: %s", rollout.environment, rollout.failure)
-        known = self._rewards.get(key)
-        return Answer(self._filler, step.info, sum(known) / len(known) if known else 0.0, True)
+        return Answer(self._filler, step.info, self._stand_in(key), True)
+
+    def _stand_in(self, key: _Key) -> float:
+        """The number for a sample that has none: the mean of its group so far; before any of it is known, that of the
+        environment's last ones, because 0 would say that the others of the group are better than they are."""
+        environment, _, split = key
+        known = self._rewards.get(key) or self._latest.get((environment, split))
+        return sum(known) / len(known) if known else 0.0
 
     def _counts(self, step: _Step) -> bool:
         """Whether the rollout's reward is told; a held-out one that ran out of a budget still says how good it was."""
         assert step.rollout is not None
         is_held_out = SPLIT in step.rollout.task.row
         return left_out_because(step.rollout, train_truncated=self.train_truncated or is_held_out) is None
+
+
+def _key_of(info: Mapping[str, Any]) -> _Key:
+    return info["environment"], int(info["task_index"]), str(json.loads(info["task"]).get(SPLIT))
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,6 +29,7 @@ from gymrail.collect.run_directory import RunDirectory
 from gymrail.contract_quick import check_before_training
 from gymrail.errors import GymrailError, InputError
 from gymrail.recipe import Recipe
+from gymrail.recipe_data import check_data
 from gymrail.spec import EnvironmentSpec
 from gymrail_nemo_rl.configuration import configuration
 from gymrail_nemo_rl.keys import TESTED_COMMIT
@@ -51,6 +52,7 @@ def train(recipe: Recipe) -> dict[str, Any]:
         GymrailError: NeMo RL ended with an error; its last words are in the text.
     """
     check_recipe(recipe)
+    check_data(recipe, ("nemo-rl",))
     ours = adapter_settings(recipe)
     place = Place.find()
     if not ours.check_only:

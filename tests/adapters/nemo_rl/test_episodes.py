@@ -126,6 +126,29 @@ def test_a_failed_rollout_leaves_its_groups_baseline_where_it_is(segments: Segme
     assert failed.reward == scored.reward == 1.0
 
 
+def test_what_fails_before_any_of_its_group_is_judged_gets_the_environments_mean_and_not_0(segments: Segments) -> None:
+    async def run() -> tuple[Answer, Answer, Answer]:
+        episodes = Episodes([SPEC], segments, Room(200, 2000))
+        fails = TASK.model_copy(update={"breaks": True})
+        turns = turns_of("right", TASK, "qwen2_5")
+        unknown = Player(episodes, segments, fails, index=1)
+        first = [await unknown.say(text) for text in turns[:3]][-1]
+        good = Player(episodes, segments, index=2)
+        for text in turns:
+            await good.say(text)
+        later = Player(episodes, segments, fails, index=3)
+        second = [await later.say(text) for text in turns[:3]][-1]
+        late = Player(episodes, segments, index=4)
+        late.info["episode"] = "given up before"
+        third = await late.say(turns[0])
+        await episodes.close()
+        return first, second, third
+
+    first, second, third = asyncio.run(run())
+    assert all(answer.is_over and segments.count(answer.text) == 2000 for answer in (first, second, third))
+    assert (first.reward, second.reward, third.reward) == (0.0, 1.0, 1.0)
+
+
 def test_rewards_are_scaled_for_the_trainer_and_recorded_as_they_are(segments: Segments) -> None:
     async def run(task: KeypadTask, recorded: list[Rollout]) -> float:
         episodes = Episodes(
