@@ -147,3 +147,17 @@ def test_without_a_gpu_training_stops_before_anything_loads_and_says_what_to_do(
     assert "trainer=trl" in done.stderr
     assert "UNSLOTH_ALLOW_CPU=1" in done.stderr
     assert "Unsloth:" not in done.stdout + done.stderr, "its banner means that it was imported"
+
+
+def test_the_checklist_of_the_integration_passes_with_unsloth_s_own_trainer(tmp_path: Path) -> None:
+    report = tmp_path / "report.json"
+    words = ("validate-trainer", "recipes/grpo/unsloth_quickstart.yaml", "--json", str(report))
+
+    unsloth("gymrail", *words, UNSLOTH_ALLOW_CPU="1")
+
+    lines = json.loads(report.read_text())["lines"]
+    assert not [line for line in lines if line["status"] == "FAIL"]
+    passed = {line["name"] for line in lines if line["status"] == "PASS" and line["group"] in ("tokens", "loop")}
+    assert passed >= {
+        "trained tokens", "log-probs", "configuration", "steps", "weights", "rewards", "checkpoint", "stop and resume",
+    }  # fmt: skip

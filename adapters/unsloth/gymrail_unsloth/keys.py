@@ -29,7 +29,8 @@ def check_keys(recipe: Recipe) -> None:
     for place, algorithm, settings in settings_of(recipe):
         for key in OURS.keys() & settings.keys():
             raise InputError(f"{place}.{key}: set {OURS[key]} instead; under Unsloth vLLM shares the weights.")
-        check_names(place, algorithm, settings, known_keys(algorithm))
+        engine = {"use_vllm": recipe.unsloth.fast_inference} if algorithm == "grpo" else {}
+        check_names(place, algorithm, {**settings, **engine}, known_keys(algorithm))
 
 
 def known_keys(algorithm: str) -> frozenset[str]:

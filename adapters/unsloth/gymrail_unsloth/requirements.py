@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from gymrail.errors import InputError
 from gymrail.recipe import Recipe
 from gymrail_trl.gpu import has_gpu
+from gymrail_trl.requirements import check_evaluation, check_options
 from gymrail_unsloth.keys import check_keys
 
 if TYPE_CHECKING:
@@ -37,6 +38,8 @@ def check_requirements(recipe: Recipe) -> None:
     _check_process()
     check_keys(recipe)
     _check_loading(recipe)
+    check_options(recipe)
+    check_evaluation(recipe)
 
 
 def check_packages() -> None:

@@ -9,7 +9,9 @@ from typing import Any
 
 from gymrail.contract_quick import check_before_training
 from gymrail.recipe import Recipe
+from gymrail.recipe_data import check_data
 from gymrail_trl.keys import CONFIGS
+from gymrail_trl.requirements import READ, check_directory
 from gymrail_unsloth.loading import load_policy, start_unsloth
 from gymrail_unsloth.requirements import check_requirements
 
@@ -35,6 +37,8 @@ def train(recipe: Recipe) -> dict[str, Any]:
             environment or one that fails its check, an existing run directory.
     """
     check_requirements(recipe)
+    check_data(recipe, READ)
+    check_directory(recipe)
     specs = recipe.specs()
     for note in check_before_training(recipe, specs):
         sys.stderr.write(f"Note: {note}\n")

@@ -12,6 +12,7 @@ import pytest
 
 from gymrail.errors import InputError
 from gymrail.recipe import Recipe
+from gymrail_trl import requirements as trl_requirements
 from gymrail_unsloth import requirements
 from gymrail_unsloth.requirements import check_packages, check_requirements, has_gpu, on_cpu
 
@@ -119,6 +120,14 @@ def test_a_cpu_run_refuses_what_only_a_gpu_can_do(install: Install, monkeypatch:
     monkeypatch.setenv("UNSLOTH_ALLOW_CPU", "1")
     with pytest.raises(InputError, match=r"unsloth\.load_in_4bit needs a GPU"):
         check_requirements(recipe(unsloth={"load_in_4bit": True}, lora={"r": 8}))
+
+
+def test_a_cpu_run_refuses_an_optimiser_of_the_gpu(install: Install, monkeypatch: pytest.MonkeyPatch) -> None:
+    install("bitsandbytes")
+    monkeypatch.setenv("UNSLOTH_ALLOW_CPU", "1")
+    monkeypatch.setattr(trl_requirements, "count_gpus", lambda: 0)
+    with pytest.raises(InputError, match=r"settings\.optim is 'adamw_8bit': this optimiser needs a GPU"):
+        check_requirements(recipe(settings={"optim": "adamw_8bit"}))
 
 
 def test_a_stop_has_loaded_neither_unsloth_nor_anything_that_must_come_after_it(install: Install) -> None:
