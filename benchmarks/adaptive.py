@@ -131,10 +131,18 @@ def warm_start(seed: int, run: Path) -> Path:
     """Train the recipe's warm start, once per seed, and return its checkpoint."""
     policy = run / "warm_start" / "policy"
     if not (policy / "config.json").is_file():
-        # The tasks that GRPO repeats are not the ones that the warm start has seen.
-        other = ["mixture.0.limit=null", "mixture.1.limit=null", "mixture.0.weight=1", "mixture.1.weight=1.5"]
+        # With a seed of its own: the tasks of GRPO are not the ones that the warm start has seen.
+        other = ["mixture.0.weight=1", "mixture.1.weight=1.5"]
         short = [*other, "mixing={}", "settings.max_steps=4", "settings.warmup_steps=0", "settings.save_strategy='no'"]
-        arguments = ["train", str(RECIPE), f"seed={seed}", f"output={run}", "resume=true", "evaluation=null", *short]
+        arguments = [
+            "train",
+            str(RECIPE),
+            f"seed={seed + 1000}",
+            f"output={run}",
+            "resume=true",
+            "evaluation=null",
+            *short,
+        ]
         subprocess.run([sys.executable, "-m", "gymrail", *arguments], check=True, timeout=3600)
     return policy
 

@@ -58,6 +58,9 @@ class MixtureEntry(_Section):
     """For grpo: groups of it in every batch, whatever its weight."""
     epochs: int | None = Field(None, ge=1)
     """For grpo: how often its tasks are gone through; then its share passes to the others. Endless by default."""
+    subset_by: str | None = Field(None, min_length=1)
+    """For grpo: a field of its rows, such as their difficulty. Its values are logged apart, and a curriculum chooses
+    among them instead of among tasks."""
     concurrency: int | None = Field(None, ge=1)
     """For grpo: its episodes at once."""
     deadline_seconds: float | None = Field(None, gt=0)
@@ -91,6 +94,7 @@ class MixtureEntry(_Section):
             schedule=tuple(self.schedule),
             floor=self.floor,
             epochs=self.epochs,
+            subset_by=self.subset_by,
             concurrency=self.concurrency,
             deadline_seconds=self.deadline_seconds,
             reward_scale=self.reward_scale,
@@ -275,7 +279,7 @@ class Recipe(_Section):
             if getattr(self.mixing, name) != getattr(PLAIN, name):
                 raise ValueError(f"mixing.{name} goes with algorithm grpo, not with {self.algorithm}")
         for entry in self.mixture:
-            for name in ("schedule", "floor", "epochs", "concurrency", "deadline_seconds", "reward_scale"):
+            for name in ("schedule", "floor", "epochs", "subset_by", "concurrency", "deadline_seconds", "reward_scale"):
                 if name in entry.model_fields_set:
                     raise ValueError(
                         f"{name} of {entry.environment} goes with algorithm grpo, not with {self.algorithm}"

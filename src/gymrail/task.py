@@ -9,7 +9,7 @@ they stand at top level or inside `verifier_metadata`, and an environment declar
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any, Self
 
@@ -99,12 +99,7 @@ class Task(BaseModel):
     def id(self) -> str:
         """A hash of the row's content: equal rows have equal ids, on every machine. Fields that begin with `_` do not
         count."""
-        content = {key: value for key, value in self.row.items() if not key.startswith("_")}
-        try:
-            written = orjson.dumps(content, option=orjson.OPT_SORT_KEYS)
-        except TypeError as error:
-            raise InputError(f"A task's row must be JSON: {error}. {_shorten(content)}") from None
-        return hashlib.blake2b(written, digest_size=8).hexdigest()
+        return content_hash({key: value for key, value in self.row.items() if not key.startswith("_")})
 
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
         """Copy the task; with `update` it is another task, with a row and an id of its own."""
@@ -181,6 +176,48 @@ class Task(BaseModel):
                 "or absent for all of the environment's"
             )
         return parameters
+
+
+def content_hash(content: Mapping[str, Any]) -> str:
+    """Return a hash of a row, or of a part of it, the same on every machine: 16 hexadecimal digits.
+
+    Raises:
+        InputError: it is not JSON.
+    """
+    try:
+        written = orjson.dumps(content, option=orjson.OPT_SORT_KEYS)
+    except TypeError as error:
+        raise InputError(f"A task's row must be JSON: {error}. {_shorten(content)}") from None
+    return hashlib.blake2b(written, digest_size=8).hexdigest()
+
+
+def field_of(task: Task, name: str) -> str | None:
+    """Return what a field of the task's row says, as text; `a.b` is field b of field a, and None stands for no such
+    field.
+
+    A name that the row does not have at top level is looked up in its `verifier_metadata`.
+    """
+    row = task.row
+    metadata = row.get("verifier_metadata")
+    for place in (row, metadata if isinstance(metadata, Mapping) else {}):
+        value: Any = place
+        for part in name.split("."):
+            value = value.get(part) if isinstance(value, Mapping) else None
+        if value is not None:
+            return value if isinstance(value, str) else orjson.dumps(value).decode()
+    return None
+
+
+def fields_of(task: Task) -> Iterator[str]:
+    """Yield the names that `field_of` takes for this task, one level deep."""
+    row = task.row
+    metadata = row.get("verifier_metadata")
+    for place in (row, metadata if isinstance(metadata, Mapping) else {}):
+        for name, value in place.items():
+            if not name.startswith("_") and name not in ("responses_create_params", "verifier_metadata", "agent_ref"):
+                yield name
+                if isinstance(value, Mapping):
+                    yield from (f"{name}.{part}" for part in value)
 
 
 def _describe(error: ValidationError, where: str) -> str:

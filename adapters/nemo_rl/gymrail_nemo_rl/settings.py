@@ -185,6 +185,7 @@ def _refuse_mixture(recipe: Recipe) -> None:
     ours, grpo = adapter_settings(recipe), trainer_settings(recipe).get("grpo") or {}
     for entry in recipe.mixture:
         refused = {
+            "subset_by": (entry.subset_by, "it is for a curriculum and its metrics"),
             "concurrency": (entry.concurrency, "NeMo RL plays a step's episodes side by side"),
             "deadline_seconds": (entry.deadline_seconds, "NeMo RL waits for every episode; set agent.episode_seconds"),
             "reward_scale": (

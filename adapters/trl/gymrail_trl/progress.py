@@ -75,5 +75,5 @@ def _environment_rewards(logs: dict[str, Any]) -> list[tuple[str, float]]:
     return [
         (key.removeprefix("env/").removesuffix("/reward"), float(value))
         for key, value in logs.items()
-        if key.startswith("env/") and key.endswith("/reward") and isinstance(value, int | float)
+        if key.startswith("env/") and key.endswith("/reward") and key.count("/") == 2 and isinstance(value, int | float)
     ]

@@ -83,8 +83,9 @@ def write_curve(
     curves: dict[str, tuple[list[int], list[float]]] = {}
     for entry in log:
         for key, value in entry.items():
-            if key.startswith("env/") and key.endswith("/reward") and isinstance(value, int | float):
-                steps, rewards = curves.setdefault(key.split("/")[1], ([], []))
+            parts = key.split("/")
+            if parts[0] == "env" and parts[2:] == ["reward"] and isinstance(value, int | float):
+                steps, rewards = curves.setdefault(parts[1], ([], []))
                 steps.append(int(entry["step"]))
                 rewards.append(float(value))
     figure = Figure(figsize=(7, 4), layout="constrained")

@@ -99,6 +99,9 @@ class RolloutFunction:
         self._scales = {
             member.spec.name: member.reward_scale for mixture in self.mixtures.values() for member in mixture.members
         }
+        members = [member for mixture in self.mixtures.values() for member in mixture.members]
+        _expect_rows_without_a_reward()
+        self._subset_by = {member.spec.name: member.subset_by for member in members if member.subset_by is not None}
         self._policy: tuple[Any, TokenModel] | None = None
 
     def __call__(self, prompts: Sequence[Any], trainer: Any) -> dict[str, list[Any]]:
@@ -234,10 +237,27 @@ class RolloutFunction:
             )
         if log_metric is not None:
             batch = self.last_batch
-            metrics = batch_metrics(self.last_rollouts if batch is None else batch.rollouts)
+            metrics = batch_metrics(self.last_rollouts if batch is None else batch.rollouts, self._subset_by)
             for name, value in {**metrics, **(batch.metrics() if batch is not None else {})}.items():
                 log_metric(name, value)
         return list(gymrail_reward)
+
+
+class _OwnRows(logging.Filter):
+    """Lets all messages pass but TRL's on rows without any reward where the rows are ours."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        message = str(record.msg)
+        return not (message.startswith("All reward functions returned None") and "'gymrail_reward': None" in message)
+
+
+_OWN_ROWS = _OwnRows()
+
+
+def _expect_rows_without_a_reward() -> None:
+    """Keep TRL from asking, at every step, for a reward of what has none on purpose: failed episodes, and places that
+    were not played. Failures are logged under `env/<name>/failed`."""
+    logging.getLogger("trl.trainer.grpo_trainer").addFilter(_OWN_ROWS)
 
 
 async def _set_up(jobs: Sequence[Job]) -> None:

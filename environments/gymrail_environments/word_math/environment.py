@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from random import Random
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -34,7 +34,8 @@ class WordMathTask(Task):
 
 class WordMathConfig(Config):
     digits: int | None = Field(None, ge=1, le=12)
-    """Of a generated task's numbers, at most; every length equally often. Without it, numbers go from 0 to 20."""
+    """Of a generated task's numbers, at most; every length equally often, and the row says which as `digits`. Without
+    it, numbers go from 0 to 20."""
 
 
 class WordMath(Environment[WordMathTask]):
@@ -46,9 +47,10 @@ class WordMath(Environment[WordMathTask]):
 
     @classmethod
     def generate(cls, rng: Random, config: WordMathConfig | None = None) -> WordMathTask:
-        largest = LARGEST
+        largest, fields = LARGEST, dict[str, Any]()
         if config is not None and config.digits is not None:
-            largest = 10 ** rng.randint(1, config.digits) - 1
+            fields["digits"] = digits = rng.randint(1, config.digits)
+            largest = 10**digits - 1
         least = 0 if largest <= LARGEST else (largest + 1) // 10
         while True:
             a, b = rng.randint(least, largest), rng.randint(least, largest)
@@ -56,7 +58,7 @@ class WordMath(Environment[WordMathTask]):
             if len({a + b, a - b, a * b}) == len(TOOLS):
                 break
         word = rng.choice(list(TOOLS))
-        return WordMathTask.ask(f"{a} {word} {b} ?", word=word, a=a, b=b)
+        return WordMathTask.ask(f"{a} {word} {b} ?", word=word, a=a, b=b, **fields)
 
     def after_call(self, call: ToolCall) -> None:
         self.done = True

@@ -85,12 +85,13 @@ def _metrics_of(run: Path, by: str | None) -> dict[str, Any]:
 
 def _refuse_unknown_field(run: Path, by: str, found: dict[str, Any]) -> None:
     from gymrail.cli.runs import rollouts_of
-    from gymrail.collect.metrics import ABSENT, fields_of
+    from gymrail.collect.metrics import ABSENT
     from gymrail.errors import InputError, did_you_mean
+    from gymrail.task import fields_of
 
     environments = found["environments"].values()
     if environments and all(set(row["subsets"]) == {ABSENT} for row in environments):
-        known = dict.fromkeys(name for rollout in rollouts_of(run) for name in fields_of(rollout))
+        known = dict.fromkeys(name for rollout in rollouts_of(run) for name in fields_of(rollout.task))
         raise InputError(f"No task of '{run}' has a field {by!r}. {did_you_mean(by, known)}")
 
 

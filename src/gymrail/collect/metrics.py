@@ -9,15 +9,14 @@ from __future__ import annotations
 import math
 from array import array
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
-
-import orjson
 
 from gymrail.collect.estimators import percentiles
 from gymrail.collect.scores import Scores
 from gymrail.rollout import NO_USAGE, Rollout, Usage
+from gymrail.task import field_of
 
 _STATUSES = ("scored", "truncated", "failed", "cancelled")
 ABSENT = "(absent)"
@@ -52,7 +51,8 @@ class Metrics:
             totals = self._environments[name] = _Totals()
         totals.add(rollout)
         if self._by is not None:
-            subset = subset_of(rollout, self._by)
+            found = field_of(rollout.task, self._by)
+            subset = ABSENT if found is None else found
             self._subsets.setdefault(name, {}).setdefault(subset, _Totals()).add(rollout)
 
     def result(self, properties: Mapping[str, Mapping[str, str | Iterable[str]]] | None = None) -> dict[str, Any]:
@@ -89,34 +89,6 @@ class Metrics:
         for part in parts:
             merged.merge(part)
         return merged
-
-
-def subset_of(rollout: Rollout, name: str) -> str:
-    """Return what a field of the rollout's task says, as text; `a.b` is field b of field a.
-
-    A name that the row does not have at top level is looked up in its `verifier_metadata`.
-    """
-    row = rollout.task.row
-    metadata = row.get("verifier_metadata")
-    for place in (row, metadata if isinstance(metadata, Mapping) else {}):
-        value: Any = place
-        for part in name.split("."):
-            value = value.get(part) if isinstance(value, Mapping) else None
-        if value is not None:
-            return value if isinstance(value, str) else orjson.dumps(value).decode()
-    return ABSENT
-
-
-def fields_of(rollout: Rollout) -> Iterator[str]:
-    """Yield the names that `subset_of` takes for this rollout's task, one level deep."""
-    row = rollout.task.row
-    metadata = row.get("verifier_metadata")
-    for place in (row, metadata if isinstance(metadata, Mapping) else {}):
-        for name, value in place.items():
-            if not name.startswith("_") and name not in ("responses_create_params", "verifier_metadata", "agent_ref"):
-                yield name
-                if isinstance(value, Mapping):
-                    yield from (f"{name}.{part}" for part in value)
 
 
 @dataclass(slots=True)

@@ -35,6 +35,9 @@ class Member:
     """Groups of it in every batch, whatever its weight; none where its schedule says 0."""
     epochs: int | None = None
     """How often its dataset is gone through; then its share passes to the others. Endless by default."""
+    subset_by: str | None = None
+    """A field of its rows, such as their difficulty or source; `a.b` is field b of field a. A curriculum chooses among
+    the subsets with equal values instead of among tasks, and trainers log each subset."""
     concurrency: int | None = None
     """Its episodes at once; only the whole run's limit by default."""
     deadline_seconds: float | None = None
@@ -71,6 +74,12 @@ class Member:
                 return before[1] + share * (point[1] - before[1]) if step > before[0] else before[1]
             before = point
         return before[1]
+
+    @property
+    def mean_weight(self) -> float:
+        """Its weight, or the mean of its schedule's points."""
+        weights = [weight for _, weight in self.schedule] or [self.weight]
+        return math.fsum(weights) / len(weights)
 
 
 def check_members(members: Sequence[Member]) -> None:

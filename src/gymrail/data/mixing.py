@@ -15,9 +15,13 @@ class _Section(BaseModel):
 class Curriculum(_Section):
     """Play again what is neither too easy nor too hard for the policy as it is now.
 
-    A task is measured whenever its group is played: its pass rate is where its mean reward lies in the environment's
-    reward range, an older measurement counting half as much with each new one. Tasks within the band wait in a queue
-    and come again, the one that waited longest first.
+    For a member with `subset_by`, tasks of the subset whose groups' rewards vary most are taken as they come, and of
+    the other subsets a part: in proportion to the variance of theirs. This needs no task twice, so it suits generators
+    and large datasets; the rest of the settings is for members without.
+
+    There a task is measured whenever its group is played: its pass rate is where its mean reward lies in the
+    environment's reward range, an older measurement counting half as much with each new one. Tasks within the band wait
+    in a queue and come again, the one that waited longest first.
     """
 
     band: tuple[float, float] = (0.1, 0.9)
@@ -27,6 +31,9 @@ class Curriculum(_Section):
     rest: int = Field(default=16, ge=0)
     """A task comes again after so many other draws of its environment, at the earliest, unless nothing else is due: a
     policy that meets the same few tasks in every batch learns those alone."""
+    subset_floor: float = Field(default=0.1, gt=0, le=1)
+    """Where a member has `subset_by`: of each subset's tasks, at least this share is taken, so that one that begins to
+    teach, or does no more, is found out."""
     queue: int = Field(default=256, ge=1)
     """Tasks per environment in the queue; past it, the one that waited longest is let go."""
     refresh_steps: int = Field(default=50, ge=1)

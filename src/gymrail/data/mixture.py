@@ -41,7 +41,10 @@ class Group:
     task_index: int
     """Its place in the member's dataset or generator; a finite dataset's tasks come again in later epochs."""
     is_known: bool = False
-    """Whether a curriculum measured the task before, within the band: its group will have spread, most likely."""
+    """Whether a curriculum measured the task before, within the band, or its subset's rewards differed: those of
+    its group will, most likely."""
+    subset: str | None = None
+    """What its row says in the member's `subset_by`."""
 
 
 class Mixture:
@@ -62,11 +65,17 @@ class Mixture:
         return self.mixing.is_plain and all(member.is_plain for member in self.members)
 
     def plain(self) -> Mixture:
-        """Return the mixture of the same tasks, weights and temperature in which a group's index decides it."""
+        """Return the mixture of the same tasks, weights and temperature in which a group's index decides it; a schedule
+        becomes the mean of its points."""
         if self.is_plain:
             return self
         plain = {"schedule": (), "floor": 0, "epochs": None, "concurrency": None, "deadline_seconds": None}
-        members = [replace(member, **plain) for member in self.members]
+        weights = [member.mean_weight for member in self.members]
+        members = [
+            replace(member, weight=weight, **plain)
+            for member, weight in zip(self.members, weights, strict=True)
+            if weight > 0
+        ]
         mixing = Mixing(temperature=self.mixing.temperature, size_exponent=self.mixing.size_exponent)
         return Mixture(members, self.seed, mixing)
 
@@ -147,6 +156,8 @@ class Mixture:
         if self.mixing != PLAIN or not self.is_plain:
             parts.append(self.mixing.model_dump(mode="json"))
             parts.append([[member.schedule, member.floor, member.epochs] for member in self.members])
+        if self.mixing.curriculum is not None and any(member.subset_by for member in self.members):
+            parts.append([member.subset_by for member in self.members])
         return hashlib.blake2b(orjson.dumps(parts), digest_size=8).hexdigest()
 
     @cached_property

@@ -18,6 +18,7 @@ from random import Random
 from typing import Any
 
 from gymrail.data.mixture import Group, Mixture
+from gymrail.data.subsets import Subsets
 from gymrail.data.task_queue import TaskQueue
 from gymrail.errors import InputError
 
@@ -72,7 +73,11 @@ class MixtureStream:
         self._drawn = 0
         self._accounts = [_Account() for _ in mixture.members]
         curriculum = mixture.mixing.curriculum
-        self._queues = [TaskQueue(tasks, curriculum) for tasks in mixture.tasks] if curriculum else []
+        self._choosers: list[TaskQueue | Subsets] = []
+        for member, tasks in zip(mixture.members, mixture.tasks, strict=True) if curriculum else ():
+            assert curriculum is not None
+            by = member.subset_by
+            self._choosers.append(TaskQueue(tasks, curriculum) if by is None else Subsets(tasks, curriculum, by))
         self._charges: dict[int, _Charge] = {}
         self.unplayed: list[Group] = []
         """After `restore`: groups that were drawn and not yet observed when the state was saved, to be played anew."""
@@ -159,8 +164,8 @@ class MixtureStream:
                 )
                 if self.mixture.mixing.unit == "tokens" and charge is not None:
                     self._pay(member, entry.tokens - charge.amount, charge.shares)
-            if self._queues:
-                self._queues[member].observe(entry.group.task_index, _pass_rate(entry), at)
+            if self._choosers:
+                self._choosers[member].observe(entry.group, entry.rewards, at)
 
     def shares(self, step: int, groups: int) -> list[float]:
         """Return each member's share of a batch, in the mixture's order: by weight, and at least its floor, which the
@@ -201,7 +206,7 @@ class MixtureStream:
                     "place": account.place,
                     "tokens_per_group": account.tokens_per_group,
                     "spread": account.spread,
-                    **({"curriculum": self._queues[index].state()} if self._queues else {}),
+                    **({"curriculum": self._choosers[index].state()} if self._choosers else {}),
                 }
                 for index, (member, account) in enumerate(zip(self.mixture.members, self._accounts, strict=True))
             },
@@ -223,33 +228,34 @@ class MixtureStream:
         for name, saved in state["members"].items():
             index = self._members[name]
             self._accounts[index] = _Account(saved["owed"], saved["place"], saved["tokens_per_group"], saved["spread"])
-            if self._queues:
-                self._queues[index].restore(saved["curriculum"])
+            if self._choosers:
+                self._choosers[index].restore(saved["curriculum"])
         unplayed = state["unplayed"] if self.mixture.mixing.carries else []
         for index, name, task_index, amount, shares in unplayed:
             member = self._members[name]
-            task = self.mixture.tasks[member].task(task_index)
-            self.unplayed.append(Group(index, self.mixture.members[member].spec, task, task_index))
+            self.unplayed.append(self._group(member, index, task_index))
             self._charges[index] = _Charge(member, task_index, amount, shares)
 
     def _draw(self, member: int, shares: list[float], *, is_refill: bool = False) -> Group:
         """Draw a member's next group and charge it; without shares it is not charged."""
         account, tasks = self._accounts[member], self.mixture.tasks[member]
-        is_known = False
-        if self._queues:
-            queue = self._queues[member]
-            task_index, account.place = queue.choose(account.place, self.step, is_refill=is_refill)
-            task, is_known = tasks.task(task_index), queue.knows(task_index)
+        if self._choosers:
+            task_index, account.place = self._choosers[member].choose(account.place, self.step, is_refill=is_refill)
         else:
-            task_index, task = tasks.at(account.place)
+            task_index, _ = tasks.at(account.place)
             account.place += 1
-        group = Group(self._drawn, self.mixture.members[member].spec, task, task_index, is_known)
+        group = self._group(member, self._drawn, task_index)
         amount = self._cost(member) if shares else 0.0
         if shares:
             self._pay(member, amount, shares)
         self._charges[group.index] = _Charge(member, task_index, amount, shares)
         self._drawn += 1
         return group
+
+    def _group(self, member: int, index: int, task_index: int) -> Group:
+        task = self.mixture.tasks[member].task(task_index)
+        group = Group(index, self.mixture.members[member].spec, task, task_index)
+        return self._choosers[member].described(group) if self._choosers else group
 
     def _pay(self, member: int, amount: float, shares: list[float]) -> None:
         for other, share in enumerate(shares):
@@ -278,11 +284,3 @@ class MixtureStream:
     def _is_over(self, member: int) -> bool:
         epochs, size = self.mixture.members[member].epochs, self.mixture.tasks[member].size
         return epochs is not None and size is not None and self._accounts[member].place >= epochs * size
-
-
-def _pass_rate(measured: Measured) -> float | None:
-    if not measured.rewards:
-        return None
-    low, high = measured.group.spec.reward_range
-    mean = math.fsum(measured.rewards) / len(measured.rewards)
-    return min(1.0, max(0.0, (mean - low) / (high - low))) if high > low else 0.0

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from gymrail.data.member_tasks import Finite, Generated
 from gymrail.data.mixing import Curriculum
+from gymrail.data.mixture import Group
 
 
 class TaskQueue:
@@ -47,8 +51,9 @@ class TaskQueue:
         task_index, _ = self._tasks.at(place)
         return task_index, place + 1
 
-    def observe(self, task_index: int, pass_rate: float | None, step: int) -> None:
-        """Take in what a task's group earned; None where no rollout of it has a reward."""
+    def observe(self, group: Group, rewards: Sequence[float], step: int) -> None:
+        """Take in what a task's group earned; nothing where no rollout of it has a reward."""
+        task_index, pass_rate = group.task_index, _pass_rate(group, rewards)
         self._playing.discard(task_index)
         self._barren_step = None
         known = self._measured.get(task_index)
@@ -71,10 +76,9 @@ class TaskQueue:
         low, high = self._curriculum.band
         return known is not None and low <= known[0] / known[1] <= high
 
-    @property
-    def waiting(self) -> int:
-        """How many tasks are in the queue."""
-        return len(self._queue)
+    def described(self, group: Group) -> Group:
+        """Return a group with what is known about it."""
+        return replace(group, is_known=True) if self.knows(group.task_index) else group
 
     def state(self) -> dict[str, Any]:
         measured = [[task_index, *values] for task_index, values in self._measured.items()]
@@ -123,3 +127,11 @@ class TaskQueue:
     def _forget(self, task_index: int) -> None:
         if self._tasks.size is None:
             self._measured.pop(task_index, None)
+
+
+def _pass_rate(group: Group, rewards: Sequence[float]) -> float | None:
+    if not rewards:
+        return None
+    low, high = group.spec.reward_range
+    mean = math.fsum(rewards) / len(rewards)
+    return min(1.0, max(0.0, (mean - low) / (high - low))) if high > low else 0.0

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
+import logging
 from pathlib import Path
 from random import Random
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from trl.trainer import grpo_trainer
 
 from gymrail import Environment, Rollout, Task
 from gymrail.collect.batch import PlayedBatch
@@ -154,3 +157,31 @@ def test_the_state_is_saved_beside_a_checkpoint_and_restored(tmp_path: Path) -> 
     assert first == second
     with pytest.raises(InputError, match=r"mixture\.json"):
         restore_mixture(again.streams["train"], tmp_path)
+
+
+def test_rows_that_have_no_reward_on_purpose_are_not_warned_of_and_others_are(caplog: pytest.LogCaptureFixture) -> None:
+    function(Member(spec("even")))
+    theirs = logging.getLogger("trl.trainer.grpo_trainer")
+    text = "All reward functions returned None for the following kwargs:"
+    assert text in inspect.getsource(grpo_trainer)
+    with caplog.at_level("WARNING"):
+        theirs.warning(f"{text}\n{{'gymrail_reward': None, 'prompt': []}}")
+        assert not caplog.messages
+        theirs.warning(f"{text}\n{{'answer': None, 'prompt': []}}")
+        theirs.warning("Something else.")
+    assert [message.split("\n")[0] for message in caplog.messages] == [text, "Something else."]
+
+
+def test_a_field_s_values_are_logged_apart() -> None:
+    rollouts = function(Member(spec("even"), subset_by="number"), Member(spec("other")))
+    logged: dict[str, float] = {}
+    wanted = keys(range(0, 6), 2)
+    stream = rollouts.streams["train"]
+    batch = asyncio.run(play_places(rollouts, stream, wanted, ScriptedModel(["Even."]), trainer()))  # type: ignore[arg-type]
+    rollouts.last_batch, rollouts.last_rollouts = batch, rows_of(batch, wanted)
+    rollouts.reward([None] * 12, [0.0] * 12, logged.__setitem__)
+    numbers = [group.group.task.number for group in batch.groups if group.group.spec.name == "even"]  # type: ignore[attr-defined]
+    for number in numbers:
+        found = {key: logged[f"env/even/number={number}/{key}"] for key in ("share", "reward", "with_spread")}
+        assert found == {"share": pytest.approx(1 / 3), "reward": number % 2, "with_spread": 0.0}
+    assert not any(key.startswith("env/other/number") for key in logged)
