@@ -90,6 +90,9 @@ class Environment(ToolServer, Generic[TaskT]):
     Config: ClassVar[type[Config]] = Config
     reward_range: ClassVar[tuple[float, float]] = (0.0, 1.0)
     """Lowest and highest reward; one outside it makes the rollout `failed`."""
+    split_by: ClassVar[tuple[str, ...]] = ()
+    """The fields of a generated task's row that decide its split; by default all. Name what is asked where other
+    fields, such as a level, can differ for the same question."""
     key_metrics: ClassVar[tuple[str, ...]] = ()
     """The metrics that sum up a run: names that `compute_metrics` returns, and `mean/NAME` of rewards, components and
     verdict metrics. By default all means."""

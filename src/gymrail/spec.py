@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from gymrail.environment import Environment, tool_table
 from gymrail.errors import InputError, did_you_mean, guard
 from gymrail.messages import responses_tools
-from gymrail.task import Task
+from gymrail.task import Task, content_hash
 from gymrail.tools import ToolSpec
 
 Split = Literal["train", "validation", "test", "example", "benchmark"]
@@ -261,7 +261,7 @@ class EnvironmentSpec:
 
     def generate(self, split: str, index: int, seed: int = 0) -> Task:
         """Make task `index` of a split. Splits never overlap: each owns its tenths of the task space, by a hash of the
-        content.
+        content, or of the environment's `split_by`.
 
         Raises:
             InputError: the generator makes too few different tasks for this split.
@@ -278,12 +278,23 @@ class EnvironmentSpec:
                     f"{self.cls.__qualname__}.generate returned {task!r}; "
                     "it must return a Task, made with Task.ask(...)."
                 )
-            if int(task.id, 16) % 10 in tenths:
+            if self._tenth(task) in tenths:
                 return task
         raise InputError(
             f"{self.name}: none of {_DRAWS} generated tasks falls into split {split!r}; "
             "the generator makes too few different tasks."
         )
+
+    def _tenth(self, task: Task) -> int:
+        if not self.cls.split_by:
+            return int(task.id, 16) % 10
+        missing = [name for name in self.cls.split_by if name not in task.row]
+        if missing:
+            raise InputError(
+                f"{self.cls.__qualname__}.split_by names {missing[0]!r}, which its generated task does not have. "
+                f"{did_you_mean(missing[0], task.row)}"
+            )
+        return int(content_hash({name: task.row[name] for name in self.cls.split_by}), 16) % 10
 
     def _generator(self) -> Callable[[Random], Task]:
         takes_config = "config" in inspect.signature(self.cls.generate).parameters

@@ -133,6 +133,29 @@ class Wrong(Tiny):
         return {"input": "x"}  # type: ignore[return-value]
 
 
+def test_named_fields_alone_decide_the_split_of_a_generated_task() -> None:
+    class Graded(Task):
+        question: int
+        level: int
+
+    class Quiz(Environment[Graded]):
+        split_by = ("question",)
+
+        @classmethod
+        def generate(cls, rng: Random) -> Graded:
+            question = rng.randint(0, 50)
+            return Graded.ask(f"{question}?", question=question, level=rng.randint(1, 9))
+
+    spec = EnvironmentSpec("quiz", Quiz)
+    splits = ("train", "validation", "test")
+    asked = {split: {spec.generate(split, index).row["question"] for index in range(200)} for split in splits}
+    assert all(asked.values())
+    assert sum(map(len, asked.values())) == len(set().union(*asked.values()))
+    Quiz.split_by = ("questoin",)
+    with pytest.raises(InputError, match=r"split_by names 'questoin', which its .* task does not have.*question"):
+        spec.generate("train", 0)
+
+
 def test_generated_splits_never_overlap_even_where_there_are_few_tasks() -> None:
     spec = EnvironmentSpec("tiny", Tiny)
     ids = {

@@ -46,6 +46,7 @@ class CodeGen(Environment[CodeGenTask]):
     """Write a program that passes every test."""
 
     Config = CodeGenConfig
+    split_by = ("responses_create_params",)
 
     @classmethod
     def setup(cls, config: CodeGenConfig) -> UnitTests:

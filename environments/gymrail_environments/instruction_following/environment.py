@@ -47,6 +47,8 @@ class InstructionFollowingTask(Task):
 class InstructionFollowingEnvironment(Environment[InstructionFollowingTask]):
     """All instructions must be followed (`binary`), or their share is the reward (`fraction`)."""
 
+    split_by = ("responses_create_params",)
+
     @classmethod
     def generate(cls, rng: Random) -> InstructionFollowingTask:
         asked, rules = draw_counter(rng) if rng.random() < 0.4 else draw_rules(rng)

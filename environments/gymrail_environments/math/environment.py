@@ -72,6 +72,7 @@ class Math(Environment[MathTask]):
     """The boxed answer must equal the expected one as mathematics."""
 
     Config = MathConfig
+    split_by = ("question",)
 
     @classmethod
     def setup(cls, config: MathConfig) -> MathVerify:

@@ -37,6 +37,7 @@ class MathWithJudge(Environment[MathTask]):
     """1 where the library sees equality, or where the judge sees it in both orders of the two answers."""
 
     Config = MathWithJudgeConfig
+    split_by = ("question",)
 
     @classmethod
     def setup(cls, config: MathWithJudgeConfig) -> Shared:
