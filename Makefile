@@ -50,8 +50,9 @@ sandbox: ## install bubblewrap from the system's packages where it is missing; a
 	    echo "The tests of the sandbox need bubblewrap (the command bwrap), and it could not be installed here." >&2; \
 	    echo "Install it with your system's packages, for example: sudo apt-get install bubblewrap" >&2; exit 1; }
 
-fuzz: $(INSTALLED_DEV) ## send 10,000 made-up requests to the server; none may be answered with a 5xx
-	GYMRAIL_FUZZ_REQUESTS=10000 $(BIN)/python -m pytest $(PYTEST_ARGS) tests/core/serving/test_schemathesis.py
+fuzz: $(INSTALLED_DEV) ## hold every property against examples that no run has had, and the server against 10,000 made-up requests
+	GYMRAIL_OTHER_EXAMPLES=1 GYMRAIL_FUZZ_REQUESTS=10000 $(BIN)/python -m pytest $(PYTEST_ARGS) \
+	    $(or $(TESTS),$(shell grep -rlE '^from hypothesis import|schemathesis' tests --include='test_*.py'))
 
 chaos: $(INSTALLED_DEV) ## collect 10,000 rollouts while everything is killed and breaks; none may be lost, doubled or changed
 	$(BIN)/python -m tests.chaos.run $(CHAOS_ARGS)

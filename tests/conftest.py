@@ -11,8 +11,14 @@ from hypothesis import HealthCheck, settings
 
 ALLOWED_SKIP_PREFIXES = ("needs gpu",)
 
-# How long an example takes says how busy the machine is.
-settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+# How long an example takes says how busy the machine is, and a change is judged by the same examples as the one before;
+# `make fuzz` tries others.
+settings.register_profile(
+    "any machine",
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+    derandomize=os.environ.get("GYMRAIL_OTHER_EXAMPLES") != "1",
+)
 settings.load_profile("any machine")
 
 
