@@ -45,7 +45,7 @@ import sys, time
 from gymrail.data.export import Dpo, Selection, Sft, export
 if __name__ == "__main__":
     started = time.perf_counter()
-    summary = export([sys.argv[1]], sys.argv[2], {made}, processes={processes})
+    summary = export([sys.argv[1]], sys.argv[2], {made}, processes={processes}, overwrite=True)
     print(summary["rows"], summary["rollouts_read"], time.perf_counter() - started)
 """
 _TOOL = {
