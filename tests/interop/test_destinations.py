@@ -18,11 +18,13 @@ from gymrail_trl.tiny import make_tiny_policy
 from tests.interop.destinations import load
 
 
-def source_of(variable: str) -> Path:
+def source_of(variable: str, package: str) -> Path:
     value = os.environ.get(variable)
     if not value:
         pytest.skip(f"{variable} names no checkout")
-    return Path(value).resolve()
+    source = Path(value).resolve()
+    assert (source / package).is_dir(), f"{variable} is {value!r}, which holds no folder {package!r}"
+    return source
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +49,7 @@ def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 def test_nemo_rl_s_dataset_classes_load_what_is_written_for_it(run: Path, tokenizer: str, tmp_path: Path) -> None:
-    source = source_of("NEMO_RL_SOURCE")
+    source = source_of("NEMO_RL_SOURCE", "nemo_rl")
     request = {"tokenizer": tokenizer}
     for kind in (Sft(), Dpo(), Rft()):
         export([run], tmp_path / kind.name, kind, destination="nemo-rl")
@@ -74,7 +76,7 @@ def test_nemo_rl_s_dataset_classes_load_what_is_written_for_it(run: Path, tokeni
 def test_verl_s_dataset_classes_load_what_is_written_for_it(
     run: Path, tokenizer: str, tmp_path: Path, environment: str
 ) -> None:
-    source = source_of("VERL_SOURCE")
+    source = source_of("VERL_SOURCE", "verl")
     request = {"tokenizer": tokenizer}
     counts = {}
     for kind in (Sft(), Dpo(), Rft()):
