@@ -273,6 +273,8 @@ class Rollout:
     def _own_fields(self, task_row: Mapping[str, Any]) -> dict[str, Any]:
         assert self.outcome is not None
         shadowed = {name: task_row[name] for name in ADDED_FIELDS if name in task_row}
+        if AGENT_REF in task_row and task_row[AGENT_REF] == agent_ref(self.environment):
+            shadowed[AGENT_REF] = task_row[AGENT_REF]
         return {
             # A task may have a field called `reward` itself; it comes back from here.
             **({"shadowed": shadowed} if shadowed else {}),

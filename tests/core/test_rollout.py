@@ -9,7 +9,7 @@ from gymrail import Outcome, Rollout, Task
 from gymrail.errors import FAILURE_KINDS, Failure
 from gymrail.messages import reasoning_item
 from gymrail.models.model import function_call, message
-from gymrail.rollout import Timing, ToolCall, Usage
+from gymrail.rollout import Timing, ToolCall, Usage, agent_ref
 
 
 class Typed(Task):
@@ -158,3 +158,11 @@ def test_the_final_text_is_the_last_assistant_message_of_the_episode(items: list
 
 def test_a_calls_arguments_are_an_object_or_nothing() -> None:
     assert [ToolCall("c", "f", text).parsed for text in ('{"a": 1}', "[1]", "{", "")] == [{"a": 1}, {}, {}, {}]
+
+
+@pytest.mark.parametrize("named", [{}, {"agent_ref": agent_ref("adder")}, {"agent_ref": {"name": "other"}}])
+def test_a_task_that_names_its_agent_itself_is_read_back_as_it_was(named: dict[str, Any]) -> None:
+    task = Task.from_row({"responses_create_params": {"input": "1 + 1?"}, **named})
+    row = Rollout("adder", task, "id", 0, 0, outcome=Outcome("scored"), reward=1.0).to_row()
+    assert row["agent_ref"] == named.get("agent_ref", agent_ref("adder"))
+    assert Rollout.from_row(row).task.row == task.row
