@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import logging
 import os
 import sys
 import warnings
@@ -275,10 +274,3 @@ def _quiet() -> None:
     datasets.disable_progress_bars()
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
-    logging.getLogger("trl.trainer.grpo_trainer").addFilter(_says_something_new)
-
-
-def _says_something_new(record: logging.LogRecord) -> bool:
-    """TRL prints a whole row for every batch in which a rollout has no reward. Ours are counted under
-    `env/<name>/failed` and journalled."""
-    return "All reward functions returned None" not in str(record.msg)
