@@ -101,18 +101,19 @@ def test_memory_stays_flat_over_many_jobs(counter: EnvironmentSpec) -> None:
     sizes: list[int] = []
 
     def measure(rollout: Rollout) -> None:
-        if rollout.task_index in (500, 3_000):
+        if rollout.task_index in (500, 10_000):
             gc.collect()
             sizes.append(tracemalloc.get_traced_memory()[0])
 
     tracemalloc.start()
     try:
         asyncio.run(
-            collect((Job(counter, task, index) for index in range(3_001)), model, concurrency=8, on_rollout=measure)
+            collect((Job(counter, task, index) for index in range(10_001)), model, concurrency=8, on_rollout=measure)
         )
     finally:
         tracemalloc.stop()
-    assert sizes[1] - sizes[0] < 20_000
+    # How many episodes are between two steps varies by some 100 kB; records that stay would be 30 MB.
+    assert sizes[1] - sizes[0] < 50 * 9_500
 
 
 class Tracked(Environment[Task]):
